@@ -1,0 +1,50 @@
+"""The top of the command: global options and the groups, each loaded when it is named."""
+
+import importlib
+from pathlib import Path
+
+import click
+
+from stsguard import __version__
+
+DEFAULT_CONFIG = Path("/etc/stsguard/stsguard.toml")
+
+# command name -> (module below stsguard.cli, attribute, one line for --help)
+COMMANDS = {
+    "lint": ("lint", "lint", "Check a policy, a TXT record or an MX pattern offline."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands' modules are imported when they are called, so that a small command starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"stsguard.cli.{module}"), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 (narrows the type)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="stsguard")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration file; it may be absent.",
+)
+@click.pass_context
+def main(ctx: click.Context, config_file: Path) -> None:
+    """MTA-STS, DANE and TLS-RPT for Postfix."""
+    ctx.obj = config_file

@@ -1,0 +1,1 @@
+"""The pure core: bytes and values in, bytes and values out. No sockets, no clock, no configuration."""

@@ -1,0 +1,68 @@
+"""Domain names: the one value type and the one normaliser.
+
+A `Domain` is a host or domain name as the DNS compares it: A-labels, lower case, no trailing dot
+(RFC 5890 §2.3.2.1, RFC 1035 §2.3.1). Underscores are kept, since `_mta-sts` and TLSA names need them.
+Nothing else is a name: address literals and keys of a socketmap are told apart by their own parsers.
+"""
+
+import re
+from typing import Self
+
+MAX_NAME_OCTETS = 253  # RFC 1035 §2.3.4: 255 octets on the wire
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+_IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", re.ASCII)
+
+
+class NameInvalid(ValueError):
+    """The text is no domain name; the message says why, the text itself is in `args[1]`."""
+
+
+class Domain(str):
+    """A domain name in canonical form. Equal names are equal strings, so it serves as a key."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The canonical form of `text`, given as A- or U-labels in any case, with or without the final dot.
+
+        U-labels become A-labels by UTS #46, non-transitional, as Postfix does (RFC 5891 §4.4).
+
+        Raises:
+            NameInvalid: empty, too long, an empty or ill-formed label, or four numbers that form an IPv4 address.
+        """
+        name = text.removesuffix(".")
+        if not name.isascii():
+            name = _to_ascii(name, text)
+        name = name.lower()
+        if not name:
+            raise NameInvalid("the name is empty", text)
+        if len(name) > MAX_NAME_OCTETS:
+            raise NameInvalid(f"the name is longer than {MAX_NAME_OCTETS} octets", text)
+        for label in name.split("."):
+            if not _LABEL.fullmatch(label):
+                raise NameInvalid(f"{label[:70]!r} is not a label of a host name", text)
+        # Digits-only labels are legal, but four of them are an address (RFC 1123 §2.1).
+        if _IPV4.fullmatch(name):
+            raise NameInvalid("this is an IPv4 address, not a name", text)
+        return cls(name)
+
+    def child(self, *labels: str) -> "Domain":
+        """This name with `labels` put in front, for fixed labels such as `_mta-sts`.
+
+        Raises:
+            NameInvalid: the result is longer than a name may be.
+        """
+        name = ".".join((*labels, self))
+        if len(name) > MAX_NAME_OCTETS:
+            raise NameInvalid(f"the name is longer than {MAX_NAME_OCTETS} octets", name)
+        return Domain(name)
+
+
+def _to_ascii(name: str, text: str) -> str:
+    import idna  # noqa: PLC0415 (its tables are large, and internationalised keys are rare)
+
+    try:
+        return idna.encode(name, uts46=True).decode("ascii")
+    except (idna.IDNAError, UnicodeError) as exc:
+        raise NameInvalid(f"not an internationalised domain name: {exc}", text) from exc
