@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 
 from stsguard import __version__
-
-DEFAULT_CONFIG = Path("/etc/stsguard/stsguard.toml")
+from stsguard.cli.options import DEFAULT_CONFIG
 
 # command name -> (module below stsguard.cli, attribute, one line for --help)
 COMMANDS = {
