@@ -11,10 +11,14 @@ from typing import Self
 MAX_NAME_OCTETS = 253  # RFC 1035 §2.3.4: 255 octets on the wire
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", re.ASCII)
+MAX_IPV4_OCTET = 255
 
 
 class NameInvalid(ValueError):
     """The text is no domain name; the message says why, the text itself is in `args[1]`."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Domain(str):
@@ -32,18 +36,19 @@ class Domain(str):
             NameInvalid: empty, too long, an empty or ill-formed label, or four numbers that form an IPv4 address.
         """
         name = text.removesuffix(".")
-        if not name.isascii():
-            name = _to_ascii(name, text)
-        name = name.lower()
         if not name:
             raise NameInvalid("the name is empty", text)
+        # A U-label is never longer than its A-label, so this also bounds what the conversion gets to see.
+        if len(name) <= MAX_NAME_OCTETS and not name.isascii():
+            name = _to_ascii(name, text)
         if len(name) > MAX_NAME_OCTETS:
             raise NameInvalid(f"the name is longer than {MAX_NAME_OCTETS} octets", text)
+        name = name.lower()
         for label in name.split("."):
             if not _LABEL.fullmatch(label):
                 raise NameInvalid(f"{label[:70]!r} is not a label of a host name", text)
-        # Digits-only labels are legal, but four of them are an address (RFC 1123 §2.1).
-        if _IPV4.fullmatch(name):
+        # Digits-only labels are legal, but four octets in a row are an address (RFC 1123 §2.1).
+        if _IPV4.fullmatch(name) and all(int(octet) <= MAX_IPV4_OCTET for octet in name.split(".")):
             raise NameInvalid("this is an IPv4 address, not a name", text)
         return cls(name)
 
