@@ -11,6 +11,7 @@ from stsguard.cli.options import DEFAULT_CONFIG
 # command name -> (module below stsguard.cli, attribute, one line for --help)
 COMMANDS = {
     "lint": ("lint", "lint", "Check a policy, a TXT record or an MX pattern offline."),
+    "config": ("config", "config", "Check the configuration file, show the values in force."),
 }
 
 

@@ -1,0 +1,1 @@
+"""Configuration: one TOML file, read against one table of options. See `options` and `load`."""

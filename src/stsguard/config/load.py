@@ -1,0 +1,205 @@
+"""Reading the configuration file: TOML against the table of options, all mistakes at once.
+
+Left out on purpose: whether the files, hosts and addresses named in it are there. Their users find that out when they
+start; `missing_files` is for `stsguard config check`, which starts nothing.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stsguard.config import model
+from stsguard.config.model import Config, Origin, Setting
+from stsguard.config.options import OPTIONS, SECTIONS, Option, TomlValue
+from stsguard.config.show import show
+from stsguard.config.values import ValueRefused
+from stsguard.core.errors import ConfigInvalid
+
+MAX_FILE_BYTES = 1_048_576  # hundreds of times what every key with its documentation takes
+_SECTION_CLASSES = {
+    "store": model.StoreConfig,
+    "dns": model.DnsConfig,
+    "network": model.NetworkConfig,
+    "policy_fetch": model.PolicyFetchConfig,
+    "lookup": model.LookupConfig,
+    "verification": model.VerificationConfig,
+    "admin": model.AdminConfig,
+    "log": model.LogConfig,
+}
+
+
+class ConfigProblems(ConfigInvalid):
+    """Every mistake in a configuration. Each of `problems` is one line that names file, key, value and what is allowed;
+    the message is all of them, a line each."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Mistake:
+    """One mistake, without the name of the file."""
+
+    text: str
+
+
+def load(path: Path) -> Config:
+    """The configuration in the file `path`; an absent file, like an empty one, leaves every key at its default.
+
+    Raises:
+        ConfigProblems: the file can't be read or something in it is wrong. No other exception leaves this function.
+    """
+    document = _read(path)
+    given: dict[tuple[str, str], TomlValue] = {}
+    mistakes: list[str] = []
+    for found in _entries(document or {}):
+        if isinstance(found, _Mistake):
+            mistakes.append(found.text)
+            continue
+        option, value = found
+        try:
+            option.kind.read(value)
+        except ValueRefused as exc:
+            mistakes.append(_refused(option, value, exc))
+            continue
+        given[option.section, option.name] = value  # type: ignore[assignment] # its kind has just accepted it
+    if mistakes:
+        raise ConfigProblems(tuple(f"{path}: {text}" for text in mistakes))
+    settings = tuple(
+        Setting(option, given[key], Origin.FILE) if key in given else Setting(option, option.default, Origin.DEFAULT)
+        for option in OPTIONS
+        for key in [(option.section, option.name)]
+    )
+    return _build(path, present=document is not None, settings=settings)
+
+
+def with_state_dir(config: Config, state_dir: Path) -> Config:
+    """`config` with database and admin socket inside `state_dir`, for running without root.
+
+    Only what the file leaves at its default moves. The directory is neither made nor looked at.
+
+    Raises:
+        ConfigProblems: the directory's path is too long for a socket, or holds what a database URL can't.
+    """
+    base = state_dir.absolute()
+    moved: dict[tuple[str, str], TomlValue] = {
+        ("store", "url"): f"sqlite:///{base / 'stsguard.db'}",
+        ("admin", "listen"): f"unix:{base / 'admin.sock'}",
+    }
+    settings, mistakes = [], []
+    for setting in config.settings:
+        value = moved.get((setting.option.section, setting.option.name))
+        if value is None or setting.origin is not Origin.DEFAULT:
+            settings.append(setting)
+            continue
+        try:
+            setting.option.kind.read(value)
+        except ValueRefused as exc:
+            mistakes.append(f"--state-dir {show(str(state_dir))}: {_refused(setting.option, value, exc)}")
+        settings.append(Setting(setting.option, value, Origin.STATE_DIR))
+    if mistakes:
+        raise ConfigProblems(tuple(mistakes))
+    return _build(config.path, present=config.present, settings=tuple(settings))
+
+
+def missing_files(config: Config) -> tuple[str, ...]:
+    """What is wrong with the files that `config` names, a line each: absent, or not readable by this process."""
+    problems = []
+    for section, name, file in (
+        ("network", "ca_file", config.network.ca_file),
+        ("lookup", "overrides", config.lookup.overrides),
+    ):
+        if file is None:
+            continue
+        key = f"{config.path}: [{section}] {name} = {show(str(file))}"
+        if not file.is_file():
+            problems.append(f"{key}: there is no such file")
+        elif not os.access(file, os.R_OK):
+            problems.append(f"{key}: the file can't be read by this user")
+    return tuple(problems)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    """The TOML document, None where there is no file."""
+    try:
+        with path.open("rb") as file:
+            octets = file.read(MAX_FILE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise ConfigProblems((f"{path}: can't be read: {exc.strerror}",)) from exc
+    if len(octets) > MAX_FILE_BYTES:
+        raise ConfigProblems((f"{path}: larger than {MAX_FILE_BYTES} bytes: this is no configuration",))
+    try:
+        return tomllib.loads(octets.decode("utf-8"))
+    except UnicodeDecodeError as exc:
+        line = octets.count(b"\n", 0, exc.start) + 1
+        raise ConfigProblems((f"{path}: not UTF-8 text (line {line})",)) from exc
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
+        raise ConfigProblems((f"{path}: not TOML: {exc}",)) from exc
+
+
+def _entries(document: Mapping[str, object]) -> Iterator[tuple[Option, object] | _Mistake]:
+    """Every known key with its value, and every mistake in names, in the order of the file."""
+    options = {(option.section, option.name): option for option in OPTIONS}
+    for section, content in document.items():
+        if section not in SECTIONS:
+            yield _unknown_at_top(section, content)
+        elif not isinstance(content, dict):
+            yield _Mistake(
+                f'{section} = {show(content)}: "{section}" is a section: its keys go below a line [{section}]'
+            )
+        else:
+            for name, value in content.items():
+                option = options.get((section, name))
+                yield (option, value) if option else _unknown_key(section, name, value)
+
+
+def _unknown_at_top(name: str, content: object) -> _Mistake:
+    tables = content if isinstance(content, list) else [content]
+    if tables and all(isinstance(table, dict) for table in tables):
+        return _Mistake(f"[{_name(name)}]: unknown section; " + _closest(name, list(SECTIONS), "[{}]"))
+    homes = [f"[{option.section}]" for option in OPTIONS if option.name == name]
+    known = [option.name for option in OPTIONS]
+    advice = f"it belongs below {' or '.join(homes)}" if homes else _closest(name, sorted(set(known)), '"{}"')
+    return _Mistake(f"{_name(name)} = {show(content)}: a key outside any section; {advice}")
+
+
+def _unknown_key(section: str, name: str, value: object) -> _Mistake:
+    homes = [f"[{option.section}]" for option in OPTIONS if option.name == name]
+    if homes:
+        advice = f"it belongs below {' or '.join(homes)}"
+    else:
+        advice = _closest(name, [option.name for option in OPTIONS if option.section == section], '"{}"')
+    return _Mistake(f"[{section}] {_name(name)} = {show(value)}: unknown key; {advice}")
+
+
+def _closest(name: str, known: list[str], form: str) -> str:
+    """The advice on an unknown `name`: the known one that it resembles, else all of them."""
+    close = difflib.get_close_matches(name[:100], known, n=1)
+    if close:
+        return f"did you mean {form.format(close[0])}?"
+    return "known here: " + ", ".join(form.format(each) for each in known)
+
+
+def _name(name: str) -> str:
+    """A key as found in the file, quoted where it is not a bare one."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) else show(name)
+
+
+def _refused(option: Option, value: object, reason: ValueRefused) -> str:
+    return f"[{option.section}] {option.name} = {show(value)}: {reason}; allowed: {option.kind.allowed}"
+
+
+def _build(path: Path, *, present: bool, settings: tuple[Setting, ...]) -> Config:
+    """The typed sections of `settings`, whose values their kinds have accepted."""
+    fields: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+    for setting in settings:
+        fields[setting.option.section][setting.option.field] = setting.option.kind.read(setting.value)
+    sections = {name: _SECTION_CLASSES[name](**fields[name]) for name in SECTIONS}
+    return Config(path=path, present=present, settings=settings, **sections)
