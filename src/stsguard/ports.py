@@ -67,6 +67,13 @@ class PolicyFetcher(Protocol):
 class PolicyStore(Protocol):
     """Keeps policies over a restart. Every call may block for a bounded time only."""
 
+    async def open(self) -> None:
+        """Open it, or look again whether it can be opened; no effect on an open one.
+
+        Raises:
+            StoreUnavailable: with what is wrong with it and what to do.
+        """
+
     async def load_policy(self, policy_domain: Domain) -> StoredPolicy | None:
         """The stored policy, expired or not; None where there is none.
 

@@ -11,7 +11,8 @@
     ├── LookupFailed              a DNS answer could not be had (server failure, bogus, timeout)   RFC 7672 §2.1.1
     ├── OurFault                  we, or the machine we run on, failed
     │   ├── StoreUnavailable      the database can't be read or written
-    │   └── ListenFailed          a socket can't be opened
+    │   ├── ListenFailed          a socket can't be opened
+    │   └── PostfixUnreadable     the Postfix on this machine can't be asked about itself
     └── OperatorError             what the operator wrote is wrong
         ├── ConfigInvalid         the configuration; names file, key, value and what is allowed
         └── OverrideInvalid       the override file; the same
@@ -146,6 +147,10 @@ class StoreUnavailable(OurFault):
 
 class ListenFailed(OurFault):
     """A socket can't be opened. The start stops with the message."""
+
+
+class PostfixUnreadable(OurFault):
+    """Postfix's own commands are missing, fail, or say what no Postfix says. The message says which and why."""
 
 
 class OperatorError(StsguardError):

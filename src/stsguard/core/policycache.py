@@ -95,7 +95,3 @@ def downgrades(old: Policy, new: Policy) -> Sequence[Downgrade]:
         found.append(Downgrade.MAX_AGE_CUT)
     return found
 
-
-def same_terms(old: Policy, new: Policy) -> bool:
-    """Whether two policies say the same of MX hosts and mode, so that no decision changes."""
-    return old.mode is new.mode and frozenset(old.mx_patterns) == frozenset(new.mx_patterns)

@@ -1,0 +1,354 @@
+"""What each next hop demands, decided once and kept for as long as its evidence holds (RFC 7672 §2.2, RFC 8461 §5).
+
+A destination is a next hop and a port. It is decided when first asked for, at most once at a time, and again before
+its evidence runs out while it is in use; a change of its policy, of a verdict on one of its MX hosts, or of the
+overrides decides it anew from the evidence that is there. Whoever watches a destination is told of every decision.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
+from stsguard.core.mtasts import Mode, mx_permitted
+from stsguard.core.overrides import Override, OverrideKind, Overrides
+from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
+from stsguard.core.tlspolicy import Decision, Reply, StsState, StsStatus, decide
+from stsguard.discovery.mx import lookup_mx_evidence
+from stsguard.discovery.policies import NEVER, PolicyCache, StateUntil
+from stsguard.discovery.supervisor import report
+from stsguard.discovery.tending import PolicyTender
+from stsguard.discovery.verification import MxVerifier
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
+from stsguard.names import Domain
+from stsguard.ports import Clock, Resolver
+
+log = logger(__name__)
+decisions = Counter("decisions_total", "Decisions made, by reply and row of the decision table.", "reply", "row")
+renewals = Counter("renewals_total", "Decisions renewed ahead of time.")
+evictions = Counter("destinations_evicted_total", "Destinations dropped to make room.")
+
+RENEWAL_CONCURRENCY = 32
+IDLE_SECONDS = 1.0
+FOR_EVER = float("inf")
+NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """A decision with all that it was made of."""
+
+    mx: MxEvidence | MxLookupFailure
+    sts: StsState
+    override: Override | None
+    decision: Decision
+    decided_at: datetime
+
+
+class Watcher(Protocol):
+    """Somebody who gives a destination's decision away, and has to know of a new one."""
+
+    def decided(self, destination: "Destination", demand: Demand) -> None:
+        """A new decision holds until `destination.expires_at`."""
+
+
+@dataclass(slots=True, eq=False)
+class Destination:
+    """A next hop and port; instants are of the monotonic clock. `last_used` is set by whoever answers with it."""
+
+    next_hop: Domain
+    port: int
+    watchers: list[Watcher]
+    demand: Demand | None = None
+    expires_at: float = NEVER
+    evidence_until: float = NEVER
+    decided_at: float = NEVER
+    last_used: float = NEVER
+    flight: "asyncio.Task[Demand] | None" = None
+    strangers: frozenset[Domain] = frozenset()
+
+
+class Demands:
+    """All destinations in memory, at most `size`. `on_evict` is told of one that is dropped."""
+
+    def __init__(
+        self,
+        *,
+        resolver: Resolver,
+        cache: PolicyCache,
+        tender: PolicyTender,
+        verifier: MxVerifier,
+        clock: Clock,
+        wait_seconds: float,
+        size: int,
+    ) -> None:
+        self._resolver = resolver
+        self._cache = cache
+        self._tender = tender
+        self._verifier = verifier
+        self._clock = clock
+        self._wait_seconds = wait_seconds
+        self._size = size
+        self._destinations: dict[tuple[Domain, int], Destination] = {}
+        self._ports: set[int] = set()  # those that were ever asked for: what stands in main.cf and transport maps
+        self._by_mx_hostname: dict[Domain, set[Destination]] = {}
+        self._renewals: list[tuple[float, int, Destination]] = []
+        self._sequence = 0
+        self._slots = asyncio.Semaphore(RENEWAL_CONCURRENCY)
+        self.overrides = Overrides()
+        self.postfix_can_dane = True
+        self.on_evict: Callable[[Destination], None] = lambda _destination: None
+        cache.on_change = self._policy_changed
+        cache.used_at = self._used_at
+        verifier.on_change = self._verdict_changed
+
+    def __len__(self) -> int:
+        return len(self._destinations)
+
+    def destinations(self) -> Iterator[Destination]:
+        """Every destination in memory, in order of name and port."""
+        return iter([self._destinations[key] for key in sorted(self._destinations)])
+
+    def known(self, next_hop: Domain, port: int) -> Destination | None:
+        """The destination if it is in memory."""
+        return self._destinations.get((next_hop, port))
+
+    def destination(self, next_hop: Domain, port: int) -> Destination:
+        """The destination, made if need be."""
+        found = self._destinations.get((next_hop, port))
+        if found is None:
+            if len(self._destinations) >= self._size:
+                self._make_room()
+            found = Destination(next_hop, port, [])
+            self._destinations[(next_hop, port)] = found
+            self._ports.add(port)
+        return found
+
+    async def demand(self, destination: Destination) -> Demand:
+        """The decision in force, made now if there is none; whoever asks meanwhile shares the work."""
+        now = self._clock.monotonic()
+        destination.last_used = now
+        if destination.demand is not None and destination.expires_at > now:
+            return destination.demand
+        return await asyncio.shield(self._decide_in_flight(destination))
+
+    def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> "asyncio.Task[Demand]":
+        if destination.flight is None:
+            work = self._gather_and_decide(destination, ahead_seconds)
+            destination.flight = asyncio.create_task(work, name=f"decide {destination.next_hop}")
+            destination.flight.add_done_callback(lambda task: self._landed(destination, task))
+        return destination.flight
+
+    def _landed(self, destination: Destination, task: "asyncio.Task[Demand]") -> None:
+        destination.flight = None
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            report("decision", exc)
+
+    async def _gather_and_decide(self, destination: Destination, ahead_seconds: float) -> Demand:
+        next_hop = destination.next_hop
+        override = self.find_override(next_hop)
+        mx: MxEvidence | MxLookupFailure
+        if override is not None and override.kind is not OverrideKind.ENFORCE:
+            mx, state = NO_LOOKUP, StateUntil(StsState(StsStatus.ABSENT, detail="not looked up: override"), FOR_EVER)
+        else:
+            mx, state = await asyncio.gather(
+                lookup_mx_evidence(self._resolver, next_hop, destination.port),
+                self._cache.state(next_hop, self._wait_seconds, ahead_seconds),
+            )
+        ttl = reply_ttl_seconds(mx.ttl if isinstance(mx, MxEvidence) else 0)
+        destination.evidence_until = self._clock.monotonic() + ttl
+        return self._decide(destination, mx, state)
+
+    def find_override(self, host: Domain) -> Override | None:
+        """The override in force for a bare host name today (UTC)."""
+        return self.overrides.find(host, self._clock.now().date()) if self.overrides else None
+
+    def _decide(self, destination: Destination, mx: MxEvidence | MxLookupFailure, state: StateUntil) -> Demand:
+        override = self.find_override(destination.next_hop)
+        hosts = mx.hosts if isinstance(mx, MxEvidence) else ()
+        decision = decide(
+            mx,
+            state.state,
+            override=override,
+            port=destination.port,
+            postfix_can_dane=self.postfix_can_dane,
+            verdicts=self._verifier.verdicts(hosts),
+        )
+        demand = Demand(mx, state.state, override, decision, self._clock.now())
+        now = self._clock.monotonic()
+        destination.decided_at, destination.expires_at = now, self._expiry(destination, state)
+        self._unwatch_hosts(destination)
+        before, destination.demand = destination.demand, demand
+        self._watch_hosts(destination, decision)
+        self._log(destination, demand, before)
+        if decision.reply in (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY) or _is_testing(state.state):
+            self._verifier.request(hosts)
+        self._note_strangers(destination, demand)
+        self._tender.used(destination.next_hop)
+        self._schedule(destination)
+        for watcher in destination.watchers:
+            watcher.decided(destination, demand)
+        return demand
+
+    def _expiry(self, destination: Destination, state: StateUntil) -> float:
+        now = self._clock.monotonic()
+        # A policy is never applied beyond its max_age. "No policy" may last a little longer than its own life, so that
+        # a reply is not renewed ever faster towards its end; a fetch that lands decides anew anyway.
+        least = 1.0 if state.state.status is StsStatus.IN_FORCE else REPLY_TTL_SECONDS[0]
+        return min(destination.evidence_until, max(state.until, now + least))
+
+    def _log(self, destination: Destination, demand: Demand, before: Demand | None) -> None:
+        decision = demand.decision
+        decisions.inc(decision.reply.value, decision.row.name.lower())
+        if before is not None and before.decision == decision:
+            return
+        level = logging.WARNING if decision.delivers_nothing or _gives_less(demand) else logging.INFO
+        outcome(
+            log,
+            level,
+            "decided",
+            policy_domain=destination.next_hop,
+            port=destination.port if destination.port != 25 else None,
+            reply=decision.reply.value,
+            reason=decision.reason,
+            match=":".join(decision.match_names) or None,
+            left_out=",".join(decision.left_out) or None,
+            sts=demand.sts.status.value,
+            detail=demand.sts.detail or (demand.mx.detail if isinstance(demand.mx, MxLookupFailure) else None),
+        )
+
+    def _note_strangers(self, destination: Destination, demand: Demand) -> None:
+        """MX hosts that the policy in force does not permit: a mistake, or the attack that the policy is there for."""
+        policy = demand.sts.policy
+        if policy is None or policy.mode is Mode.NONE or not isinstance(demand.mx, MxEvidence):
+            return
+        names = (host.mx_hostname for host in demand.mx.hosts)
+        strangers = frozenset(name for name in names if not mx_permitted(policy.mx_patterns, name))
+        entry = self._cache.entry(destination.next_hop)
+        if strangers and strangers != destination.strangers and entry is not None:
+            self._cache.note_downgrade(entry, Downgrade.MX_NOT_PERMITTED, ",".join(sorted(strangers)))
+        destination.strangers = strangers
+
+    def _watch_hosts(self, destination: Destination, decision: Decision) -> None:
+        """Only `secure` depends on our own verification, so only its destinations are found by MX host."""
+        if decision.reply is Reply.SECURE and self.known(destination.next_hop, destination.port) is destination:
+            for name in _host_names(destination):
+                self._by_mx_hostname.setdefault(name, set()).add(destination)
+
+    def _unwatch_hosts(self, destination: Destination) -> None:
+        for name in _host_names(destination):
+            watching = self._by_mx_hostname.get(name)
+            if watching is not None:
+                watching.discard(destination)
+                if not watching:
+                    del self._by_mx_hostname[name]
+
+    def redecide(self, destination: Destination) -> None:
+        """Decide anew from the evidence in memory; without any, before the next answer."""
+        demand, now = destination.demand, self._clock.monotonic()
+        if demand is None:
+            return
+        state = self._cache.peek(destination.next_hop)
+        if state is None or demand.mx is NO_LOOKUP or destination.evidence_until <= now:
+            self.expire(destination)
+        else:
+            self._decide(destination, demand.mx, state)
+
+    def redecide_all(self) -> None:
+        """Decide every destination anew: the overrides, or what Postfix can do, have changed."""
+        for destination in self._destinations.values():
+            self.expire(destination)
+
+    def expire(self, destination: Destination) -> None:
+        """The decision no longer holds: it is made anew, look-ups included, before the next answer."""
+        destination.expires_at = NEVER
+        if destination.demand is not None:
+            for watcher in destination.watchers:
+                watcher.decided(destination, destination.demand)
+
+    def _policy_changed(self, policy_domain: Domain) -> None:
+        for destination in self._of(policy_domain):
+            self.redecide(destination)
+
+    def _verdict_changed(self, mx_hostname: Domain) -> None:
+        for destination in tuple(self._by_mx_hostname.get(mx_hostname, ())):
+            self.redecide(destination)
+
+    def _used_at(self, policy_domain: Domain) -> float:
+        return max((destination.last_used for destination in self._of(policy_domain)), default=NEVER)
+
+    def _of(self, next_hop: Domain) -> list[Destination]:
+        found = (self._destinations.get((next_hop, port)) for port in self._ports)
+        return [destination for destination in found if destination is not None]
+
+    def _schedule(self, destination: Destination) -> None:
+        now = destination.decided_at
+        self._sequence += 1
+        renew_at = now + (destination.expires_at - now) * RENEWAL_SHARE
+        heapq.heappush(self._renewals, (renew_at, self._sequence, destination))
+
+    async def run(self) -> None:
+        """Renew decisions in use before they run out, for ever."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                now = self._clock.monotonic()
+                while self._renewals and self._renewals[0][0] <= now:
+                    due, _, destination = heapq.heappop(self._renewals)
+                    if destination.decided_at < due and self._in_use(destination):
+                        await self._slots.acquire()
+                        group.create_task(self._renew(destination))
+                await asyncio.sleep(IDLE_SECONDS)
+
+    def _in_use(self, destination: Destination) -> bool:
+        here = self._destinations.get((destination.next_hop, destination.port)) is destination
+        return here and destination.last_used >= destination.decided_at and destination.flight is None
+
+    async def _renew(self, destination: Destination) -> None:
+        renewals.inc()
+        ahead = destination.expires_at - self._clock.monotonic() + REPLY_TTL_SECONDS[0]
+        await asyncio.wait([self._decide_in_flight(destination, max(ahead, 0.0))])
+        self._slots.release()
+
+    def _make_room(self) -> None:
+        """Drop the destinations that were made longest ago and are least used: only their evidence is lost, a policy
+        stays in the policy cache."""
+        wanted = max(1, self._size // 100)
+        oldest = list(self._destinations.items())[: wanted * 4]
+        for _, destination in sorted(oldest, key=lambda item: item[1].last_used)[:wanted]:
+            self.forget(destination)
+            evictions.inc()
+        # What stays of the sample goes to the end, so that the next sweep looks at others.
+        for key, destination in oldest:
+            if self._destinations.get(key) is destination:
+                self._destinations[key] = self._destinations.pop(key)
+
+    def forget(self, destination: Destination) -> None:
+        """Drop a destination; the next look-up starts from nothing but the policy cache."""
+        self._destinations.pop((destination.next_hop, destination.port), None)
+        self._unwatch_hosts(destination)
+        self.on_evict(destination)
+
+
+def _host_names(destination: Destination) -> list[Domain]:
+    demand = destination.demand
+    if demand is None or not isinstance(demand.mx, MxEvidence):
+        return []
+    return [host.mx_hostname for host in demand.mx.hosts]
+
+
+def _is_testing(state: StsState) -> bool:
+    return state.policy is not None and state.policy.mode is Mode.TESTING
+
+
+def _gives_less(demand: Demand) -> bool:
+    """Whether the reply is less than was asked for: a policy is announced but not to be had, or a host's look-up
+    failed. Each such answer is logged."""
+    if demand.sts.status in (StsStatus.UNAVAILABLE, StsStatus.PENDING) and demand.mx is not NO_LOOKUP:
+        return True
+    hosts = demand.mx.hosts if isinstance(demand.mx, MxEvidence) else ()
+    return any(host.tlsa_status is TlsaStatus.FAILED for host in hosts)

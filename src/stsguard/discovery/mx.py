@@ -1,0 +1,80 @@
+"""The MX hosts of a next hop, with their addresses and TLSA records (RFC 7672 §2.2; RFC 5321 §5.1; RFC 7505).
+
+Evidence only: nothing is decided here. Every host is looked up by itself and all at once, so that one broken host
+costs its own time and no other's standing. Nothing is cached: the reply that is made of it has its own lifetime.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from stsguard.core.dane import AnswerStatus, MxEvidence, MxHost, MxLookupFailure, MxRecord, TlsaStatus, usable_tlsa
+from stsguard.core.errors import LookupFailed
+from stsguard.names import Domain
+from stsguard.ports import Resolver
+
+MAX_MX_HOSTS = 50  # Postfix tries 5 addresses in all by default; hosts beyond are not offered to it either
+
+
+async def lookup_mx_evidence(resolver: Resolver, next_hop: Domain, port: int) -> MxEvidence | MxLookupFailure:
+    """All MX hosts of `next_hop` in order of preference, TLSA asked for at `port` (RFC 7672 §2.2.3).
+
+    Without MX records the domain itself is the one host (RFC 5321 §5.1), also where the name does not exist: then it
+    has no address. A single MX of "." accepts no mail (RFC 7505 §3).
+    """
+    try:
+        answer = await resolver.lookup_mx(next_hop)
+    except LookupFailed as exc:
+        return MxLookupFailure(exc.reason, str(exc))
+    if answer.status is not AnswerStatus.FOUND:
+        host, ttl = await _lookup_host(resolver, next_hop, 0, port)
+        # A denial without SOA has no TTL of its own; the addresses' then bounds the evidence alone.
+        return MxEvidence((host,), answer.secure, min(ttl, answer.ttl or ttl), implicit=True)
+    records = _usable_records(answer.records)
+    if not records and all(record.mx_hostname is None for record in answer.records):
+        return MxEvidence((), answer.secure, answer.ttl, null_mx=True)
+    found = await asyncio.gather(
+        *(_lookup_host(resolver, name, preference, port) for name, preference in records[:MAX_MX_HOSTS])
+    )
+    return MxEvidence(
+        hosts=tuple(host for host, _ in found), secure=answer.secure, ttl=min([answer.ttl, *(ttl for _, ttl in found)])
+    )
+
+
+def _usable_records(records: Sequence[MxRecord]) -> list[tuple[Domain, int]]:
+    best: dict[Domain, int] = {}
+    for record in records:
+        if record.mx_hostname is not None:
+            best[record.mx_hostname] = min(record.preference, best.get(record.mx_hostname, record.preference))
+    return sorted(best.items(), key=lambda item: (item[1], item[0]))
+
+
+async def _lookup_host(resolver: Resolver, name: Domain, preference: int, port: int) -> tuple[MxHost, int]:
+    """One MX host and the least TTL behind it. A failed look-up is a status of that host alone (RFC 7672 §2.1.2)."""
+    try:
+        # RFC 7672 §2.2.2: addresses first, or the TLSA look-ups of some load balancers would make mail wait.
+        addresses = await resolver.lookup_addresses(name)
+        ttl = addresses.ttl
+        if not addresses.records:
+            return MxHost(name, preference, TlsaStatus.UNREACHABLE, detail=addresses.status.value), ttl
+        bases = await _tlsa_base_domains(resolver, name, addresses.canonical_name, addresses.secure)
+        for base in bases:
+            answer = await resolver.lookup_tlsa(base.child(f"_{port}", "_tcp"))
+            ttl = min(ttl, answer.ttl) if answer.ttl else ttl
+            # RFC 7672 §2.2.3: the first candidate to yield a secure TLSA RRset is the TLSA base domain.
+            if answer.secure and answer.records:
+                usable = usable_tlsa(answer.records)
+                status = TlsaStatus.USABLE if usable else TlsaStatus.UNUSABLE
+                return MxHost(name, preference, status, addresses.records, usable, base), ttl
+    except LookupFailed as exc:
+        return MxHost(name, preference, TlsaStatus.FAILED, detail=str(exc)), 0
+    return MxHost(name, preference, TlsaStatus.ABSENT, addresses.records), ttl
+
+
+async def _tlsa_base_domains(resolver: Resolver, name: Domain, canonical: Domain, secure: bool) -> list[Domain]:
+    """The candidates for the TLSA base domain, in order (RFC 7672 §2.2.2)."""
+    if secure:
+        return [name] if canonical == name else [canonical, name]
+    # §2.2.2: no TLSA look-up for insecure addresses, but for an alias whose own CNAME record is secure.
+    if canonical != name and await resolver.lookup_cname_secure(name):
+        return [name]
+    return []

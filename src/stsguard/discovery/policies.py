@@ -1,0 +1,377 @@
+"""The policy cache: one entry a policy domain, from memory, store or discovery (RFC 8461 §3.3, §5.1, §10.2).
+
+A policy in force is never evicted and never shortened by anything a stranger can do: it goes when its max_age is over,
+or when a successor was fetched. Only "no policy" makes room. One flight discovers a domain, however many ask; it goes
+on when a caller has waited long enough. `tending.PolicyTender` keeps what is here fresh.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from cachetools import LRUCache
+
+from stsguard.core.errors import PolicyFetchFailed, StoreUnavailable
+from stsguard.core.mtasts import Mode, Policy
+from stsguard.core.policycache import (
+    UNAVAILABLE_LIMIT_SECONDS,
+    Downgrade,
+    StoredPolicy,
+    downgrades,
+    fetch_pause_seconds,
+    lifetime_seconds,
+    negative_ttl_seconds,
+    refresh_after_seconds,
+    remaining_seconds,
+)
+from stsguard.core.tlspolicy import StsState, StsStatus
+from stsguard.discovery.record import RecordLookup, lookup_record
+from stsguard.discovery.saver import PolicySaver
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
+from stsguard.names import Domain
+from stsguard.ports import Clock, PolicyFetcher, PolicyStore, Resolver
+
+log = logger(__name__)
+fetches = Counter("policy_fetches_total", "Policy fetches by outcome.", "outcome")
+downgrades_seen = Counter("policy_downgrades_total", "Steps that weaken a policy and may be an attack.", "kind")
+store_misses = Counter("store_read_failures_total", "Domains for which the store could not be read.")
+expired = Counter("policies_expired_total", "Policies whose max_age ran out without a successor.")
+
+IDS_REMEMBERED = 5
+NEVER = float("-inf")
+
+
+@dataclass(slots=True, eq=False)
+class PolicyEntry:
+    """A policy in force; instants are of the monotonic clock."""
+
+    stored: StoredPolicy
+    expires_at: float
+    refresh_at: float
+    id_check_at: float
+    checked_at: float = NEVER
+    asked_at: float = NEVER
+    ticket: int = 0
+    failures: int = 0
+    failure: PolicyFetchFailed | None = None
+    failed_id: str | None = None
+    retry_at: float = 0.0
+    txt_vanished: bool = False
+    past_ids: deque[str] = field(default_factory=lambda: deque(maxlen=IDS_REMEMBERED))
+
+    @property
+    def policy(self) -> Policy:
+        """The policy itself."""
+        return self.stored.policy
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeEntry:
+    """A domain without a policy, until `until`; after a failed fetch with how often and for which id."""
+
+    state: StsState
+    until: float
+    failures: int = 0
+    failed_id: str | None = None
+    failure: PolicyFetchFailed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateUntil:
+    """A state and the monotonic instant until which it holds without a new look."""
+
+    state: StsState
+    until: float
+
+
+class PolicyCache:
+    """Policies by policy domain. `on_change` is called with a domain whose state has changed, `on_entry` with a new
+    entry; `used_at` gives the monotonic instant of a domain's last look-up since the start."""
+
+    def __init__(
+        self,
+        *,
+        resolver: Resolver,
+        fetcher: PolicyFetcher,
+        store: PolicyStore,
+        clock: Clock,
+        random: Callable[[], float],
+        size: int,
+        id_check_seconds: float,
+    ) -> None:
+        self._resolver = resolver
+        self._fetcher = fetcher
+        self._store = store
+        self.saver = PolicySaver(store)
+        self.clock = clock
+        self.random = random
+        self.id_check_seconds = id_check_seconds
+        self.store_readable = False
+        self.used_at: Callable[[Domain], float] = lambda _domain: NEVER
+        self.on_change: Callable[[Domain], None] = lambda _domain: None
+        self.on_entry: Callable[[PolicyEntry], None] = lambda _entry: None
+        self._entries: dict[Domain, PolicyEntry] = {}
+        self._negative: LRUCache[Domain, NegativeEntry] = LRUCache(size)
+        self._flights: dict[Domain, asyncio.Task[StateUntil]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def negatives(self) -> int:
+        """How many domains are remembered as having no policy."""
+        return len(self._negative)
+
+    def entries(self) -> Iterator[PolicyEntry]:
+        """Every policy in force, in the order of the names."""
+        return iter([self._entries[name] for name in sorted(self._entries)])
+
+    def entry(self, policy_domain: Domain) -> PolicyEntry | None:
+        """The policy in force for a domain; an expired one is dropped on the way."""
+        entry = self._entries.get(policy_domain)
+        if entry is not None and entry.expires_at <= self.clock.monotonic():
+            self._expire(entry)
+            return None
+        return entry
+
+    def negative(self, policy_domain: Domain) -> NegativeEntry | None:
+        """What is remembered of a domain without a policy."""
+        found = self._negative.get(policy_domain)
+        return found if found is not None and found.until > self.clock.monotonic() else None
+
+    def last_used(self, entry: PolicyEntry) -> float:
+        """The monotonic instant when the policy was last asked for, before the start of this process included."""
+        before = self.clock.monotonic() - max(0.0, (self.clock.now() - entry.stored.last_used_at).total_seconds())
+        return max(before, self.used_at(entry.stored.policy_domain))
+
+    def peek(self, policy_domain: Domain, ahead_seconds: float = 0.0) -> StateUntil | None:
+        """The state known in memory; None where it takes a look-up. "No policy" has to hold for `ahead_seconds` yet,
+        so that it is renewed ahead of time; after a failed fetch it does not, or the pause would be cut short."""
+        entry = self.entry(policy_domain)
+        if entry is not None:
+            return self._in_force(entry)
+        negative = self.negative(policy_domain)
+        if negative is None or (not negative.failures and negative.until <= self._after(ahead_seconds)):
+            return None
+        return StateUntil(negative.state, negative.until)
+
+    async def state(self, policy_domain: Domain, wait_seconds: float, ahead_seconds: float = 0.0) -> StateUntil:
+        """The state of a domain, discovered if need be; after `wait_seconds` PENDING, while discovery goes on."""
+        known = self.peek(policy_domain, ahead_seconds)
+        if known is not None:
+            return known
+        flight = self._flights.get(policy_domain)
+        if flight is None:
+            flight = asyncio.create_task(self._discover(policy_domain), name=f"discover {policy_domain}")
+            self._flights[policy_domain] = flight
+            flight.add_done_callback(lambda task: self._landed(policy_domain, task))
+        done, _ = await asyncio.wait([flight], timeout=wait_seconds)
+        if done:
+            return flight.result()
+        # RFC 8461 §5.1: fetched "perhaps asynchronously, so as not to block message delivery".
+        outcome(log, logging.WARNING, "policy not known in time, deciding without it", policy_domain=policy_domain)
+        return StateUntil(StsState(StsStatus.PENDING, detail="still being fetched"), self.clock.monotonic())
+
+    def _landed(self, policy_domain: Domain, flight: asyncio.Task[StateUntil]) -> None:
+        del self._flights[policy_domain]
+        if not flight.cancelled() and flight.exception() is None:
+            self.on_change(policy_domain)
+
+    async def close(self) -> None:
+        """End the flights that are under way."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
+    async def _discover(self, policy_domain: Domain) -> StateUntil:
+        lookup = asyncio.create_task(lookup_record(self._resolver, policy_domain))
+        try:
+            stored, readable = await self._load(policy_domain)
+            if stored is not None:
+                return self._in_force(self.adopt(stored))
+            found = await lookup
+        finally:
+            lookup.cancel()
+        last = self._negative.get(policy_domain)
+        if found.record is None:
+            return self._remember_negative(policy_domain, found, readable=readable)
+        try:
+            return self._in_force(await self.fetch(policy_domain, found.record.record_id))
+        except PolicyFetchFailed as exc:
+            failures = 1 + (last.failures if last and last.failed_id == found.record.record_id else 0)
+            return self._remember_failure(policy_domain, found.record.record_id, exc, failures, readable=readable)
+
+    async def _load(self, policy_domain: Domain) -> tuple[StoredPolicy | None, bool]:
+        """The stored policy that still lives, and whether the store could be read at all."""
+        try:
+            stored = await self._store.load_policy(policy_domain)
+        except StoreUnavailable as exc:
+            store_misses.inc()
+            outcome(log, logging.ERROR, "store can't be read", policy_domain=policy_domain, reason=exc)
+            return None, False
+        if stored is not None and remaining_seconds(stored, self.clock.now()) <= 0:
+            stored = None
+        return stored, True
+
+    def _in_force(self, entry: PolicyEntry) -> StateUntil:
+        return StateUntil(StsState(StsStatus.IN_FORCE, entry.policy), entry.expires_at)
+
+    def _remember_negative(self, policy_domain: Domain, found: RecordLookup, *, readable: bool) -> StateUntil:
+        # A failed look-up tells nothing: with the store unreadable too, a policy in force may be unknown to us.
+        hidden = found.failed and not readable
+        status = StsStatus.STORE_UNREADABLE if hidden else StsStatus.ABSENT
+        seconds = negative_ttl_seconds(found.ttl)
+        level = logging.WARNING if found.failed or hidden else logging.DEBUG
+        outcome(log, level, "no policy", policy_domain=policy_domain, reason=found.detail, seconds=int(seconds))
+        return self._keep(policy_domain, NegativeEntry(StsState(status, detail=found.detail), self._after(seconds)))
+
+    def _remember_failure(
+        self, policy_domain: Domain, record_id: str, exc: PolicyFetchFailed, failures: int, *, readable: bool
+    ) -> StateUntil:
+        # RFC 8461 §3.3: no policy can be fetched and none is cached: as though the domain had none.
+        status = StsStatus.UNAVAILABLE if readable else StsStatus.STORE_UNREADABLE
+        seconds = min(fetch_pause_seconds(failures, self.random()), UNAVAILABLE_LIMIT_SECONDS)
+        state = StsState(status, detail=f"record id {record_id}, but {exc}")
+        return self._keep(policy_domain, NegativeEntry(state, self._after(seconds), failures, record_id, exc))
+
+    def _keep(self, policy_domain: Domain, negative: NegativeEntry) -> StateUntil:
+        self._negative[policy_domain] = negative
+        return StateUntil(negative.state, negative.until)
+
+    def _after(self, seconds: float) -> float:
+        return self.clock.monotonic() + seconds
+
+    async def fetch(self, policy_domain: Domain, record_id: str, last_used_at: datetime | None = None) -> PolicyEntry:
+        """Fetch the live policy, keep and store it. `last_used_at` None means that it is asked for now.
+
+        Raises:
+            PolicyFetchFailed: it is not to be had; a cached one stays in force (RFC 8461 §3.3).
+        """
+        try:
+            policy = await self._fetcher.fetch(policy_domain)
+        except PolicyFetchFailed as exc:
+            fetches.inc(exc.reason.code)
+            level = logging.WARNING if self._alerts(policy_domain) else logging.INFO
+            outcome(
+                log,
+                level,
+                "policy fetch failed",
+                policy_domain=policy_domain,
+                reason=exc.reason.code,
+                detail=exc.detail,
+            )
+            raise
+        fetches.inc("ok")
+        now = self.clock.now()
+        stored = StoredPolicy(policy_domain, policy, record_id, fetched_at=now, last_used_at=last_used_at or now)
+        # max_age 0 is held for a minute and never stored.
+        if policy.max_age > 0:
+            await self.saver.save(stored)
+        else:
+            self.saver.forget(policy_domain)
+        outcome(
+            log,
+            logging.INFO,
+            "policy fetched",
+            policy_domain=policy_domain,
+            mode=policy.mode.value,
+            max_age=policy.max_age,
+            id=record_id,
+            warnings="; ".join(policy.warnings) or None,
+        )
+        return self.adopt(stored)
+
+    def _alerts(self, policy_domain: Domain) -> bool:
+        # RFC 8461 §3.3, §10.2: alert administrators, unless the cached policy's mode is "none".
+        entry = self._entries.get(policy_domain)
+        return entry is None or entry.policy.mode is not Mode.NONE
+
+    def adopt(self, stored: StoredPolicy) -> PolicyEntry:
+        """Put a policy into force, fetched just now or read from the store; it replaces the domain's last."""
+        policy_domain, now = stored.policy_domain, self.clock.monotonic()
+        old = self._entries.get(policy_domain)
+        left = min(remaining_seconds(stored, self.clock.now()), lifetime_seconds(stored.policy))
+        age = lifetime_seconds(stored.policy) - left
+        entry = PolicyEntry(
+            stored,
+            expires_at=now + left,
+            refresh_at=now + max(0.0, refresh_after_seconds(stored.policy, self.random()) - age),
+            id_check_at=now + self.id_check_seconds,
+            checked_at=now - age,
+        )
+        if old is not None:
+            self._note_downgrades(old, entry)
+        self._entries[policy_domain] = entry
+        self._negative.pop(policy_domain, None)
+        self.on_entry(entry)
+        if old is None or old.policy.policy_text != entry.policy.policy_text:
+            self.on_change(policy_domain)
+        return entry
+
+    def _note_downgrades(self, old: PolicyEntry, new: PolicyEntry) -> None:
+        new.past_ids = old.past_ids
+        for kind in downgrades(old.policy, new.policy):
+            self.note_downgrade(old, kind, f"{_terms(old.policy)} -> {_terms(new.policy)}")
+        if new.stored.record_id != old.stored.record_id:
+            if new.stored.record_id in old.past_ids:
+                self.note_downgrade(old, Downgrade.ID_FLIPS, f"{old.stored.record_id} -> {new.stored.record_id}")
+            new.past_ids.append(old.stored.record_id)
+
+    def note_downgrade(self, entry: PolicyEntry, kind: Downgrade, detail: str) -> None:
+        """Log and count what weakens the policy of `entry`, or tries to."""
+        downgrades_seen.inc(kind.value)
+        name = entry.stored.policy_domain
+        outcome(log, logging.WARNING, "policy downgrade", policy_domain=name, kind=kind.value, detail=detail)
+
+    def _expire(self, entry: PolicyEntry) -> None:
+        policy_domain = entry.stored.policy_domain
+        del self._entries[policy_domain]
+        self.saver.forget(policy_domain)
+        if entry.policy.max_age == 0:
+            return
+        expired.inc()
+        # RFC 8461 §10.2: a policy that runs out although it was refreshed daily may be an attack on the refresh.
+        level = logging.ERROR if entry.failures and entry.policy.mode is not Mode.NONE else logging.INFO
+        outcome(
+            log,
+            level,
+            "policy expired",
+            policy_domain=policy_domain,
+            mode=entry.policy.mode.value,
+            reason=entry.failure,
+        )
+
+    def forget(self, policy_domain: Domain) -> bool:
+        """Drop all that is known of a domain, in memory and in the store; whether there was anything."""
+        entry, negative = self._entries.pop(policy_domain, None), self._negative.pop(policy_domain, None)
+        self.saver.forget(policy_domain)
+        self.on_change(policy_domain)
+        return entry is not None or negative is not None
+
+    def store_became_readable(self) -> None:
+        """The store can be read again: what was answered TEMP for its sake is looked at anew."""
+        self.store_readable = True
+        hidden = [
+            name for name, negative in self._negative.items() if negative.state.status is StsStatus.STORE_UNREADABLE
+        ]
+        for name in hidden:
+            del self._negative[name]
+            self.on_change(name)
+
+    def shift_wall_clock(self, seconds: float) -> None:
+        """The wall clock has jumped: what is stored is written anew with instants of the new time, so that a policy
+        fetched under a wrong clock does not count as expired after a restart."""
+        for entry in self._entries.values():
+            moved = entry.stored.fetched_at + timedelta(seconds=seconds)
+            entry.stored = replace(entry.stored, fetched_at=moved)
+            if entry.policy.max_age > 0:
+                self.saver.save_later(entry.stored)
+
+
+def _terms(policy: Policy) -> str:
+    return f"{policy.mode.value} max_age {policy.max_age}"

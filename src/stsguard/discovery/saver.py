@@ -1,0 +1,111 @@
+"""Writes policies to the store in groups: whatever comes in while one transaction runs goes into the next.
+
+A policy counts as had only once it is safe on disk, so that `kill -9` never loses one that was answered with; but a
+store that hangs or is full holds nobody up: after a bounded wait the policy is used from memory and written later.
+"""
+
+import asyncio
+import logging
+
+from stsguard.core.errors import StoreUnavailable
+from stsguard.core.policycache import StoredPolicy
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
+from stsguard.names import Domain
+from stsguard.ports import PolicyStore
+
+log = logger(__name__)
+saves = Counter("store_policies_saved_total", "Policies written to the store.")
+save_failures = Counter("store_save_failures_total", "Transactions that could not be written; they are tried again.")
+
+RETRY_SECONDS = 30.0
+WAIT_SECONDS = 5.0
+BATCH = 500
+
+
+class PolicySaver:
+    """The one writer of policies. `run` does the work; `save` waits for it."""
+
+    def __init__(self, store: PolicyStore) -> None:
+        self._store = store
+        self._pending: dict[Domain, StoredPolicy] = {}
+        self._forget: dict[Domain, None] = {}
+        self._changed = asyncio.Event()
+        self._written = asyncio.Event()  # replaced by a new one after each transaction
+        self.failing_since: float | None = None
+
+    @property
+    def unsaved(self) -> int:
+        """Policies that wait to be written."""
+        return len(self._pending) + len(self._forget)
+
+    async def save(self, stored: StoredPolicy) -> None:
+        """Write `stored`, and return when it is on disk or after `WAIT_SECONDS`: then it is written later."""
+        self.save_later(stored)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while self._pending.get(stored.policy_domain) is stored and self.failing_since is None:
+                    await self._written.wait()
+        except TimeoutError:
+            pass
+        if self._pending.get(stored.policy_domain) is stored:
+            outcome(log, logging.WARNING, "policy used but not stored yet", policy_domain=stored.policy_domain)
+
+    def save_later(self, stored: StoredPolicy) -> None:
+        """Write `stored` with the next transaction."""
+        self._pending[stored.policy_domain] = stored
+        self._forget.pop(stored.policy_domain, None)
+        self._changed.set()
+
+    def forget(self, policy_domain: Domain) -> None:
+        """Delete what is stored for `policy_domain` with the next transaction."""
+        self._pending.pop(policy_domain, None)
+        self._forget[policy_domain] = None
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._changed.wait()
+            try:
+                await self.flush()
+            except StoreUnavailable as exc:
+                self._fail(exc)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _fail(self, exc: StoreUnavailable) -> None:
+        save_failures.inc()
+        if self.failing_since is None:
+            self.failing_since = asyncio.get_running_loop().time()
+        outcome(log, logging.ERROR, "policies can't be stored, trying again", reason=exc, unsaved=self.unsaved)
+        self._wake()
+
+    def _wake(self) -> None:
+        written, self._written = self._written, asyncio.Event()
+        written.set()
+
+    async def flush(self) -> None:
+        """Write all that waits.
+
+        Raises:
+            StoreUnavailable: it can't be written; it goes on waiting.
+        """
+        while self._pending or self._forget:
+            batch = list(self._pending.values())[:BATCH]
+            gone = list(self._forget)[:BATCH]
+            if batch:
+                await self._store.save_policies(batch)
+            if gone:
+                await self._store.forget_policies(gone)
+            saves.inc(by=len(batch))
+            if self.failing_since is not None:
+                self.failing_since = None
+                outcome(log, logging.INFO, "policies are stored again")
+            # Only what was written is done: a newer policy may have come in meanwhile.
+            for stored in batch:
+                if self._pending.get(stored.policy_domain) is stored:
+                    del self._pending[stored.policy_domain]
+            for policy_domain in gone:
+                self._forget.pop(policy_domain, None)
+            self._wake()
+        self._changed.clear()

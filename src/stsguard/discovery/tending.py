@@ -1,0 +1,239 @@
+"""Keeps the policy cache fresh in the background (RFC 8461 §3.3, §10.2).
+
+While a domain is in use the record's id is re-checked, and a new id leads to a fetch. Whatever the record says, every
+policy is fetched afresh at least daily and well before it expires. The store is opened here, as often as it takes, and
+its policies are read into memory a chunk at a time, so that none is forgotten only because nobody asked for it.
+"""
+
+import asyncio
+import heapq
+import logging
+from datetime import datetime, timedelta
+
+from stsguard.core.errors import PolicyFetchFailed, StoreUnavailable
+from stsguard.core.mtasts import Mode
+from stsguard.core.policycache import (
+    IN_USE_SECONDS,
+    NEW_ID_PAUSE_SECONDS,
+    Downgrade,
+    fetch_pause_seconds,
+    remaining_seconds,
+)
+from stsguard.discovery.policies import PolicyCache, PolicyEntry
+from stsguard.discovery.record import lookup_record
+from stsguard.discovery.supervisor import supervised
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
+from stsguard.names import Domain
+from stsguard.ports import PolicyStore, Resolver
+
+log = logger(__name__)
+id_checks = Counter("record_checks_total", "Background checks of a record's id, by what they found.", "found")
+store_open_failures = Counter("store_open_failures_total", "Attempts to open the store that failed.")
+clock_jumps = Counter("clock_jumps_total", "Jumps of the wall clock by more than an hour.")
+
+CONCURRENCY = 16
+OPEN_RETRY_SECONDS = 15.0
+LOAD_CHUNK = 500
+CLOCK_CHECK_SECONDS = 60.0
+CLOCK_JUMP_SECONDS = 3600.0
+IDLE_SECONDS = 1.0  # how late a due entry may be
+
+
+class PolicyTender:
+    """The background work on a `PolicyCache`."""
+
+    def __init__(
+        self,
+        cache: PolicyCache,
+        *,
+        resolver: Resolver,
+        store: PolicyStore,
+    ) -> None:
+        self._cache = cache
+        self._resolver = resolver
+        self._store = store
+        self._due: list[tuple[float, int, PolicyEntry]] = []
+        self._sequence = 0
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self.store_problem: str | None = "not opened yet"
+        self.loaded = False
+        cache.on_entry = self._schedule
+
+    async def run(self) -> None:
+        """Tend for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._open_and_load())
+            group.create_task(self._watch_clock())
+            group.create_task(self._cache.saver.run())
+            await self._tend_due(group)
+
+    def _schedule(self, entry: PolicyEntry) -> None:
+        self._sequence += 1
+        entry.ticket = self._sequence  # an older place of the same entry in the heap is void
+        heapq.heappush(self._due, (min(entry.id_check_at, entry.refresh_at), self._sequence, entry))
+
+    async def _tend_due(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            now = self._cache.clock.monotonic()
+            while self._due and self._due[0][0] <= now:
+                _, ticket, entry = heapq.heappop(self._due)
+                if ticket != entry.ticket or self._cache.entry(entry.stored.policy_domain) is not entry:
+                    continue  # replaced, expired or forgotten since
+                if self._needs_work(entry, now):
+                    await self._slots.acquire()
+                    group.create_task(self._tend_supervised(entry))
+                else:
+                    self._schedule(entry)
+            await asyncio.sleep(IDLE_SECONDS)
+
+    def _needs_work(self, entry: PolicyEntry, now: float) -> bool:
+        """Whether something is to be done now; what is only put off gets its next instant."""
+        last_used = self._cache.last_used(entry)
+        if entry.refresh_at <= now:
+            if now - last_used < IN_USE_SECONDS:
+                return True
+            entry.refresh_at = entry.expires_at + 1  # nobody asks for it: it may run out
+        if entry.id_check_at <= now:
+            if max(last_used, entry.asked_at) >= entry.checked_at:
+                return True
+            entry.id_check_at = now + self._next_check_seconds()
+        return False
+
+    def _next_check_seconds(self) -> float:
+        return self._cache.id_check_seconds * (0.9 + 0.2 * self._cache.random())
+
+    async def _tend_supervised(self, entry: PolicyEntry) -> None:
+        try:
+            await supervised("tending", self.tend(entry))
+        finally:
+            self._slots.release()
+            # A successor has scheduled itself; the same entry goes on with its next instant.
+            if self._cache.entry(entry.stored.policy_domain) is entry:
+                self._schedule(entry)
+
+    def used(self, policy_domain: Domain) -> None:
+        """A decision was made by this policy: where its id was not checked for an interval, that is due now."""
+        entry = self._cache.entry(policy_domain)
+        now = self._cache.clock.monotonic()
+        if entry is not None and entry.checked_at + self._cache.id_check_seconds <= now < entry.id_check_at:
+            self.recheck_soon(policy_domain)
+
+    def recheck_soon(self, policy_domain: Domain) -> None:
+        """Check the record's id with the next round (RFC 8461 §5.1: before a delivery fails for good)."""
+        entry = self._cache.entry(policy_domain)
+        if entry is not None:
+            entry.id_check_at = entry.asked_at = self._cache.clock.monotonic()
+            self._schedule(entry)
+
+    async def tend(self, entry: PolicyEntry, *, force: bool = False) -> PolicyEntry:
+        """Check the record of one domain, and fetch its policy where that is due, its id is new or `force` is set.
+
+        The entry in force afterwards: a new one, or the same where nothing could be fetched.
+        """
+        now = self._cache.clock.monotonic()
+        policy_domain = entry.stored.policy_domain
+        found = await lookup_record(self._resolver, policy_domain)
+        entry.checked_at, entry.id_check_at = now, now + self._next_check_seconds()
+        if found.record is None:
+            id_checks.inc("failed" if found.failed else "none")
+            if not found.failed:
+                self._note_vanished(entry, found.detail)
+            record_id = entry.stored.record_id
+        else:
+            record_id = found.record.record_id
+            entry.txt_vanished = False
+            id_checks.inc("same" if record_id == entry.stored.record_id else "new")
+        if not (force or self._fetch_is_due(entry, record_id, now)):
+            return entry
+        try:
+            return await self._cache.fetch(policy_domain, record_id, last_used_at=self._last_used_at(entry))
+        except PolicyFetchFailed as exc:
+            self._note_failure(entry, record_id, exc)
+            return entry
+
+    def _last_used_at(self, entry: PolicyEntry) -> datetime:
+        clock = self._cache.clock
+        return clock.now() - timedelta(seconds=max(0.0, clock.monotonic() - self._cache.last_used(entry)))
+
+    def _note_vanished(self, entry: PolicyEntry, detail: str) -> None:
+        # RFC 8461 §3.1: a missing record is not sufficient to remove a cached policy. §8.3: "none" may just go.
+        if not entry.txt_vanished and entry.policy.mode is not Mode.NONE:
+            entry.txt_vanished = True
+            self._cache.note_downgrade(entry, Downgrade.TXT_VANISHED, detail)
+
+    def _fetch_is_due(self, entry: PolicyEntry, record_id: str, now: float) -> bool:
+        wanted = record_id != entry.stored.record_id or entry.refresh_at <= now
+        if not wanted:
+            return False
+        # RFC 8461 §3.3: after a failure five minutes or longer, per version ID.
+        pause_over = entry.retry_at <= now
+        if entry.failed_id is not None and record_id != entry.failed_id:
+            return pause_over or entry.retry_at - fetch_pause_seconds(entry.failures, 0) + NEW_ID_PAUSE_SECONDS <= now
+        return pause_over
+
+    def _note_failure(self, entry: PolicyEntry, record_id: str, exc: PolicyFetchFailed) -> None:
+        now = self._cache.clock.monotonic()
+        entry.failures = entry.failures + 1 if entry.failed_id == record_id else 1
+        entry.failed_id, entry.failure = record_id, exc
+        entry.retry_at = now + fetch_pause_seconds(entry.failures, self._cache.random())
+        entry.refresh_at = max(entry.refresh_at, entry.retry_at)
+        if entry.policy.mode is Mode.NONE:
+            return
+        # RFC 8461 §10.2: repeated refresh failures are told long before the policy expires.
+        outcome(
+            log,
+            logging.ERROR if entry.failures >= 3 else logging.WARNING,
+            "policy can't be refreshed, the cached one stays in force",
+            policy_domain=entry.stored.policy_domain,
+            failures=entry.failures,
+            reason=exc,
+            expires_in=int(entry.expires_at - now),
+        )
+
+    async def _open_and_load(self) -> None:
+        while True:
+            try:
+                await self._store.open()
+                await self._load_all()
+                return
+            except StoreUnavailable as exc:
+                store_open_failures.inc()
+                if str(exc) != self.store_problem:
+                    outcome(log, logging.ERROR, "store can't be read, serving without it", reason=exc)
+                self.store_problem = str(exc)
+            await asyncio.sleep(OPEN_RETRY_SECONDS)
+
+    async def _load_all(self) -> None:
+        after: Domain | None = None
+        count = 0
+        if self.store_problem is not None:
+            self.store_problem = None
+            self._cache.store_became_readable()
+        while True:
+            chunk = await self._store.load_policies(after, LOAD_CHUNK)
+            for stored in chunk:
+                name = stored.policy_domain
+                if self._cache.entry(name) is None and remaining_seconds(stored, self._cache.clock.now()) > 0:
+                    self._cache.adopt(stored)
+                    count += 1
+            if len(chunk) < LOAD_CHUNK:
+                break
+            after = chunk[-1].policy_domain
+            await asyncio.sleep(0)
+        self.loaded = True
+        outcome(log, logging.INFO, "store is read", policies=count)
+
+    async def _watch_clock(self) -> None:
+        clock = self._cache.clock
+        offset = clock.now().timestamp() - clock.monotonic()
+        while True:
+            await asyncio.sleep(CLOCK_CHECK_SECONDS)
+            now_offset = clock.now().timestamp() - clock.monotonic()
+            jump = now_offset - offset
+            if abs(jump) > CLOCK_JUMP_SECONDS:
+                clock_jumps.inc()
+                outcome(log, logging.WARNING, "wall clock jumped, policies keep their lifetimes", seconds=int(jump))
+                self._cache.shift_wall_clock(jump)
+            if abs(jump) > 1:
+                offset = now_offset

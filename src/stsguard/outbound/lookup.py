@@ -1,0 +1,237 @@
+"""The socketmap server: Postfix's `smtp_tls_policy_maps` asks here which TLS a next hop demands.
+
+Protocol: one netstring `MAPNAME SPACE KEY` a request, one netstring a reply, in the order of the requests, any number
+of them on a connection (Postfix src/util/dict_sockmap.c). An idle client is never closed: Postfix takes a connection
+that goes away at the wrong moment for a failed look-up, and defers. A client that sends rubbish loses its own
+connection and nothing else.
+
+Security: a key can come from any recipient address, so it is bounded, normalised, and never logged as it is. Whoever
+can connect can make us look up any domain; listen on a unix socket or loopback.
+
+The hot path takes no task and writes no log line: bytes in, dictionary, bytes out.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from stsguard.core import netstring
+from stsguard.core.errors import RequestInvalid
+from stsguard.core.socketmap import NOTFOUND, KeyKind, Request, UnknownMap, parse_next_hop, parse_request
+from stsguard.discovery.demand import Demands, Destination
+from stsguard.discovery.supervisor import report
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
+from stsguard.outbound.replies import ReplyCache, render
+
+log = logger(__name__)
+hits = Counter("lookups_cached_total", "Look-ups answered from the reply cache.")
+misses = Counter("lookups_decided_total", "Look-ups for which a decision was waited for, by kind of key.", "kind")
+bad_requests = Counter("lookup_bad_requests_total", "Connections closed, or requests refused, as no socketmap.", "kind")
+faults = Counter("lookup_faults_total", "Look-ups answered TEMP since we failed.", "kind")
+connections = Counter("lookup_connections_total", "Connections accepted.")
+refused_connections = Counter("lookup_connections_refused_total", "Connections refused since there were too many.")
+
+MAX_CONNECTIONS = 4096  # Postfix holds one for each smtp(8) process
+MAX_WAITING = 256  # requests without a reply on one connection, before reading stops
+ANSWER_SECONDS = 90.0  # Postfix gives up after 100
+PERM_UNKNOWN_MAP = netstring.encode(b"PERM unknown map name, use policy or policy-tlsrpt")
+TEMP_FAULT = netstring.encode(b"TEMP stsguard failed, see its log")
+TEMP_TIMEOUT = netstring.encode(b"TEMP stsguard could not decide in time")
+TEMP_NO_NAME = netstring.encode(b"TEMP the key is no domain name")
+NOTFOUND_REPLY = netstring.encode(NOTFOUND)
+
+
+class LookupService:
+    """Answers requests, from the reply cache or by a decision. `now` is the monotonic clock of the decisions."""
+
+    def __init__(self, demands: Demands, cache: ReplyCache, now: Callable[[], float]) -> None:
+        self._demands = demands
+        self._cache = cache
+        self.cells = cache.cells
+        self.now = now
+        self.open_connections: set[LookupProtocol] = set()
+        self._tasks: set[asyncio.Task[bytes]] = set()
+
+    def answer(self, framed: bytes) -> "bytes | asyncio.Task[bytes]":
+        """The framed reply to a framed request that is not in the reply cache, or the task that makes it.
+
+        Raises:
+            RequestInvalid: this is no socketmap request.
+        """
+        try:
+            request = parse_request(netstring.payload(framed))
+        except UnknownMap as exc:
+            bad_requests.inc("unknown-map")
+            outcome(log, logging.ERROR, "look-up in an unknown map, check main.cf", reason=exc)
+            return PERM_UNKNOWN_MAP
+        next_hop = parse_next_hop(request.key)
+        misses.inc(next_hop.kind.value)
+        match next_hop.kind:
+            case KeyKind.PARENT | KeyKind.ADDRESS:
+                # RFC 8461 §3.4: no policy from the parent zone, and none for address literals.
+                return NOTFOUND_REPLY
+            case KeyKind.INVALID:
+                outcome(log, logging.WARNING, "key is no domain name, mail to it waits", key=ascii(request.key))
+                return TEMP_NO_NAME
+            case KeyKind.BRACKETED if next_hop.host is None or self._demands.find_override(next_hop.host) is None:
+                return NOTFOUND_REPLY
+        assert next_hop.host is not None  # noqa: S101 (a domain or bracketed key has its host)
+        work = self._decide(framed, request, self._demands.destination(next_hop.host, next_hop.port))
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _decide(self, framed: bytes, request: Request, destination: Destination) -> bytes:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                demand = await self._demands.demand(destination)
+        except TimeoutError:
+            faults.inc("timeout")
+            outcome(log, logging.ERROR, "not decided in time, mail waits", policy_domain=destination.next_hop)
+            return TEMP_TIMEOUT
+        self._cache.keep(framed, request.dialect, destination)
+        return render(demand, request.dialect, destination, observe=self._cache.observe)
+
+    async def close(self) -> None:
+        """Close all connections and end what is under way."""
+        for connection in tuple(self.open_connections):
+            connection.close()
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class LookupProtocol(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = ("_buffer", "_reading", "_service", "_transport", "_waiting", "_writable")
+
+    def __init__(self, service: LookupService) -> None:
+        self._service = service
+        self._transport: asyncio.Transport | None = None
+        self._buffer = b""
+        self._waiting: deque[bytes | asyncio.Task[bytes]] = deque()
+        self._reading = True
+        self._writable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, unless there are too many."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (narrows the type)
+        self._transport = transport
+        connections.inc()
+        if len(self._service.open_connections) >= MAX_CONNECTIONS:
+            refused_connections.inc()
+            outcome(log, logging.ERROR, "too many connections, one refused", limit=MAX_CONNECTIONS)
+            transport.abort()
+            return
+        self._service.open_connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection; decisions under way go on, for the cache."""
+        self._service.open_connections.discard(self)
+        self._waiting.clear()
+        self._transport = None
+
+    def close(self) -> None:
+        """Close the connection from our side: only when the daemon ends."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def pause_writing(self) -> None:
+        """The client does not read: stop taking its requests."""
+        self._writable = False
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._writable = True
+        self._regulate()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what is complete; the hot path for one request in one segment comes first."""
+        service = self._service
+        cell = service.cells.get(data)
+        if cell is not None and not self._waiting and not self._buffer:
+            now = service.now()
+            if cell.expires_at > now:
+                cell.destination.last_used = now
+                hits.values[()] += 1
+                self._transport.write(cell.reply)  # type: ignore[union-attr]  # there is one while data comes in
+                return
+        self._receive(self._buffer + data if self._buffer else data)
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            requests, self._buffer = netstring.split(data)
+            for framed in requests:
+                self._waiting.append(self._answer(framed))
+        except RequestInvalid as exc:
+            bad_requests.inc("malformed")
+            outcome(log, logging.WARNING, "client is no socketmap client, connection closed", reason=exc)
+            self._buffer = b""
+            self._flush()
+            if self._transport is not None:
+                self._transport.close()
+            return
+        self._flush()
+        self._regulate()
+
+    def _answer(self, framed: bytes) -> "bytes | asyncio.Task[bytes]":
+        cell = self._service.cells.get(framed)
+        if cell is not None:
+            now = self._service.now()
+            if cell.expires_at > now:
+                cell.destination.last_used = now
+                hits.values[()] += 1
+                return cell.reply
+        answer = self._service.answer(framed)
+        if isinstance(answer, asyncio.Task):
+            answer.add_done_callback(self._answered)
+        return answer
+
+    def _answered(self, _task: "asyncio.Task[bytes]") -> None:
+        if self._transport is not None:
+            self._flush()
+            self._regulate()
+
+    def _flush(self) -> None:
+        """Write the replies that are there, in the order of the requests, in one go."""
+        ready: list[bytes] = []
+        while self._waiting:
+            first = self._waiting[0]
+            if isinstance(first, asyncio.Task):
+                if not first.done():
+                    break
+                first = _result(first)
+            ready.append(first)
+            self._waiting.popleft()
+        if ready and self._transport is not None:
+            self._transport.write(b"".join(ready))
+
+    def _regulate(self) -> None:
+        """Read only while the client takes its replies and has not too many requests under way."""
+        wanted = self._writable and len(self._waiting) < MAX_WAITING
+        if self._transport is None or self._transport.is_closing() or wanted is self._reading:
+            return
+        self._reading = wanted
+        if wanted:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+
+def _result(task: "asyncio.Task[bytes]") -> bytes:
+    if task.cancelled():
+        faults.inc("cancelled")
+        return TEMP_FAULT
+    exc = task.exception()
+    if exc is not None:
+        # A fault of ours: the mail waits, it is never sent with less.
+        faults.inc("crash")
+        report("look-up", exc)
+        return TEMP_FAULT
+    return task.result()
