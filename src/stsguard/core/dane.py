@@ -1,16 +1,30 @@
 """DANE for SMTP: evidence from the DNS and what of it is usable (RFC 7672 §2.2, §3; RFC 7671).
 
-Values only. Gathering the evidence is `discovery.mx`; matching a certificate chain against usable records is here,
-since Postfix and our own verification have to agree on it.
+Values only. Gathering the evidence is `discovery.mx`, matching a certificate chain is `core.danechain`; which records
+are usable is here, as Postfix sees it: a record that it would skip is no evidence.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, TypeVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 from stsguard.core.errors import LookupReason
+from stsguard.core.mxcheck import CERTIFICATE_ERRORS, quiet
 from stsguard.names import Domain
+
+DANE_TA = 2
+DANE_EE = 3
+CERT = 0
+SPKI = 1
+FULL = 0
+# matching type -> (octets of its digest, rank): SHA2-512 before SHA2-256, Postfix's default order.
+_DIGESTS: Mapping[int, tuple[int, int]] = {1: (32, 1), 2: (64, 2)}
+MAX_TLSA_RECORDS = 100  # Postfix reads no more records than this of one answer
 
 T = TypeVar("T")
 
@@ -101,3 +115,50 @@ class MxLookupFailure:
 
     reason: LookupReason
     detail: str
+
+
+def usable_tlsa(records: Iterable[TlsaRecord]) -> tuple[TlsaRecord, ...]:
+    """The records of a secure TLSA RRset that authenticate an SMTP server, in their order, each once.
+
+    Empty where none is usable; then TLS is mandatory and unauthenticated (RFC 7672 §2.2).
+    """
+    usable = [record for record in dict.fromkeys(records) if _is_usable(record)]
+    strongest: dict[tuple[int, int], int] = {}
+    for record in usable:
+        kind = record.usage, record.selector
+        strongest[kind] = max(strongest.get(kind, 0), _rank(record))
+    # RFC 7671 §9: by usage and selector the strongest digest alone counts, and Full(0) always does. The agility comes
+    # after the unusable ones are gone, so that a malformed stronger record never drives out a good weaker one.
+    return tuple(
+        record
+        for record in usable
+        if record.matching_type == FULL or _rank(record) == strongest[record.usage, record.selector]
+    )[:MAX_TLSA_RECORDS]
+
+
+def _rank(record: TlsaRecord) -> int:
+    return 0 if record.matching_type == FULL else _DIGESTS[record.matching_type][1]
+
+
+def _is_usable(record: TlsaRecord) -> bool:
+    # RFC 7672 §3.1.3: PKIX-TA(0) and PKIX-EE(1) add nothing for SMTP; unusable, as any unknown usage.
+    if record.usage not in (DANE_TA, DANE_EE) or record.selector not in (CERT, SPKI):
+        return False
+    if record.matching_type == FULL:
+        return _is_well_formed(record)
+    # RFC 7671 §9: an unsupported digest algorithm, or an incorrect digest length.
+    digest = _DIGESTS.get(record.matching_type)
+    return digest is not None and len(record.data) == digest[0]
+
+
+def _is_well_formed(record: TlsaRecord) -> bool:
+    """Whether Full(0) data is a certificate or a public key and nothing else (RFC 6698 §4.1)."""
+    with quiet():
+        try:
+            if record.selector == CERT:
+                x509.load_der_x509_certificate(record.data).public_key()
+            else:
+                load_der_public_key(record.data)
+        except CERTIFICATE_ERRORS:
+            return False
+    return True

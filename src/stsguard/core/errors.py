@@ -7,6 +7,7 @@
     │   ├── RecordInvalid         a TXT record does not match its ABNF                RFC 8461 §3.1, RFC 8460 §3
     │   ├── PolicyInvalid         a policy file does not match its ABNF               RFC 8461 §3.2
     │   ├── PolicyFetchFailed     the policy could not be had, for a closed set of reasons   RFC 8461 §3.3
+    │   ├── CertificateInvalid    a certificate can't be read                         RFC 5280 §4.1
     │   └── RequestInvalid        a client of ours does not speak socketmap
     ├── LookupFailed              a DNS answer could not be had (server failure, bogus, timeout)   RFC 7672 §2.1.1
     ├── OurFault                  we, or the machine we run on, failed
@@ -118,6 +119,10 @@ class PolicyFetchFailed(PeerError):
     def result_type(self) -> ResultType:
         """The result-type that a report gives for it (RFC 8460 §4.3.2.1)."""
         return self.reason.result_type
+
+
+class CertificateInvalid(PeerError):
+    """A certificate that can't be read. The caller knows nothing of its names and dates; it never counts as valid."""
 
 
 class RequestInvalid(PeerError):
