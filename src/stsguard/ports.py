@@ -107,5 +107,16 @@ class PolicyStore(Protocol):
 class MxProber(Protocol):
     """Connects to an MX host and looks at its TLS (RFC 8461 §4.2)."""
 
-    async def probe(self, mx_hostname: Domain, address: IPAddress, tlsa: Sequence[TlsaRecord]) -> MxProbe:
-        """What one STARTTLS session with that host at that address showed. Never raises; a failure is a value."""
+    async def probe(
+        self,
+        mx_hostname: Domain,
+        address: IPAddress,
+        tlsa: Sequence[TlsaRecord],
+        *,
+        reference_identifiers: Sequence[Domain] = (),
+    ) -> MxProbe:
+        """What one STARTTLS session with that host at that address showed. Never raises; a failure is a value.
+
+        `tlsa` are the usable records, `reference_identifiers` the names for DANE-TA(2), the TLSA base domain first
+        (RFC 7672 §3.2.2); where none is given, the MX hostname.
+        """

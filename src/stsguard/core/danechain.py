@@ -130,7 +130,7 @@ def _match_anchors(
         facts = certificate_facts(chain_der[0])
     except (*CERTIFICATE_ERRORS, CertificateInvalid):
         return DaneMatch.CHAIN_INVALID
-    issuers = list(_readable([*in_dns, *chain_der[1:]][:MAX_CERTIFICATES]))
+    issuers = list(_readable([*in_dns[:MAX_CERTIFICATES], *chain_der[1 : 1 + MAX_CERTIFICATES]]))
     result = DaneMatch.NO_MATCH
     for path in _paths(leaf, issuers):
         top = path[-1]

@@ -32,6 +32,7 @@ _MAX_TEXT = 200
 HANDSHAKE_FAILED = "tls-handshake-failure"  # Postfix's failure-reason-code for the same fault
 NO_DNS_ID = "no-subjectAltName-dNSName"
 UNREADABLE = "certificate-unreadable"
+INJECTED = "plaintext-after-starttls"
 
 # What cryptography raises for certificates that strangers made up; found by mutating good ones.
 CERTIFICATE_ERRORS = (
@@ -217,14 +218,14 @@ def postfix_would_match(facts: CertificateFacts, name: Domain) -> bool:
 class TlsSession:
     """How far a session got that says something of the host's TLS.
 
-    `starttls` False with `refusal` the reply's code, or "" where STARTTLS was not offered at all. `handshake_failed`
-    covers every way to fail but the chain's. `verify_code` is OpenSSL's X509_V_ERR number, 0 for a trusted chain that
-    is in date, whatever its names. `certificate` None is one that can't be read.
+    `starttls` False with `refusal` what it was refused with, or "" where STARTTLS was not offered at all.
+    `handshake_error` is a failure-reason-code for every way to fail but the chain's, or "". `verify_code` is OpenSSL's
+    X509_V_ERR number, 0 for a trusted chain that is in date, whatever its names. `certificate` None can't be read.
     """
 
     starttls: bool
     refusal: str = ""
-    handshake_failed: bool = False
+    handshake_error: str = ""
     verify_code: int = 0
     certificate: CertificateFacts | None = None
 
@@ -242,8 +243,8 @@ def judge(session: TlsSession, mx_hostname: Domain) -> Judgement:
     """The result-type of a session (RFC 8460 §4.3.1), one row a way to fail."""
     if not session.starttls:
         return Judgement(ResultType.STARTTLS_NOT_SUPPORTED, session.refusal, trusted=False)
-    if session.handshake_failed:
-        return Judgement(ResultType.VALIDATION_FAILURE, HANDSHAKE_FAILED, trusted=False)
+    if session.handshake_error:
+        return Judgement(ResultType.VALIDATION_FAILURE, session.handshake_error, trusted=False)
     if session.verify_code:
         reason = _VERIFY_ERRORS.get(session.verify_code, f"X509_V_ERR_{session.verify_code}")
         if session.verify_code == _X509_V_ERR_CERT_HAS_EXPIRED:
