@@ -270,7 +270,7 @@ def _load_roots(context: ssl.SSLContext, ca_file: Path | None) -> None:
         # Without roots every host would fail, and our own fault would be reported as theirs. A directory of roots is
         # read when it is needed, so it does not show in the context.
         directory = Path(ssl.get_default_verify_paths().openssl_capath)
-        if not context.get_ca_certs() and not (directory.is_dir() and any(directory.iterdir())):
+        if not context.cert_store_stats()["x509_ca"] and not (directory.is_dir() and any(directory.iterdir())):
             raise OperatorError("this system has no CA certificates (install ca-certificates)")
         return
     try:

@@ -1,0 +1,355 @@
+"""Verification of MX hosts: which of them present a certificate that RFC 8461 §4.2 accepts, found out by ourselves.
+
+In the background and in use only: whoever looks up a next hop asks for its hosts to be verified, waits for nothing,
+and reads what is known. One address of one MX host is probed at most once an hour. A fault is believed when a second
+probe, made soon after the first, agrees: one bad moment takes no host out of a reply. A failed session lets the next
+probe be made sooner.
+
+What is kept is bounded, and a flood of hosts pushes out the least recently asked for that have no confirmed fault.
+"""
+
+import asyncio
+import heapq
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import count, islice
+from weakref import WeakValueDictionary
+
+from stsguard.core.dane import MxHost, TlsaRecord
+from stsguard.core.mxcheck import CertificateFacts, Finding, MxProbe, MxVerdict, agree, merge
+from stsguard.discovery.supervisor import supervised
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
+from stsguard.names import Domain
+from stsguard.ports import Clock, IPAddress, MxProber
+
+log = logger(__name__)
+probes_made = Counter("mx_probes_total", "Probes of MX hosts, by what they found.", "result")
+probes_dropped = Counter("mx_probes_dropped_total", "Probes not made since too many were waiting.")
+faults_confirmed = Counter("mx_faults_confirmed_total", "Probes that found the fault of the one before.", "result")
+hosts_forgotten = Counter("mx_hosts_forgotten_total", "MX hosts forgotten to make room for others.")
+
+INTERVAL_SECONDS = 3600.0
+CONFIRM_SECONDS = 60.0
+SOONER_SECONDS = 300.0  # how often failed sessions may have a host probed before its hour is over
+BUSY_SECONDS = 1.0  # when to look again at an address that another probe is connected to
+WAKE_SECONDS = 60.0  # the longest sleep, since the loop's clock stands still while the machine sleeps
+FINDING_INTERVALS = 24  # a finding that no later probe could renew counts for so many intervals
+MAX_ADDRESSES = 8  # of one MX host: large providers rotate through more, and their hosts are alike
+MAX_CERTIFICATES = 2000  # facts kept once however many hosts share them
+_SPARED = 16  # so many of the oldest hosts are looked at for one without a confirmed fault
+
+
+@dataclass(slots=True, eq=False)
+class _Target:
+    """One address of one MX host. Instants are of the monotonic clock."""
+
+    mx_hostname: Domain
+    address: IPAddress
+    tlsa: tuple[TlsaRecord, ...] = ()
+    reference_identifiers: tuple[Domain, ...] = ()
+    asked_at: float = 0.0
+    next_at: float = float("-inf")  # a request makes no probe before
+    due: float | None = None  # the queue's valid entry
+    confirming: bool = False  # the next probe is the second one for a fault
+    confirmed: bool = False
+    conclusive: MxProbe | None = None
+    concluded_at: float = 0.0
+    inconclusive: MxProbe | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Host:
+    targets: dict[IPAddress, _Target] = field(default_factory=dict)
+    sooner_at: float = float("-inf")
+    told: MxVerdict | None = None  # as of the last `on_change`
+
+
+class MxVerifier:
+    """What is known of MX hosts, and the probes that find it out.
+
+    Args:
+        enabled: False makes `request` and `after_failed_session` do nothing.
+        random: numbers from 0 up to 1, for the jitter.
+        interval_seconds: between two probes of one address of one host.
+        confirm_seconds: between a fault's first finding and the probe that confirms it, give or take half.
+        concurrency: connections at one time; to one address there is never more than one.
+        max_hosts: how many hosts are remembered, and how many probes may wait.
+
+    `on_change` is called with an MX hostname whose verdict has changed.
+    """
+
+    def __init__(
+        self,
+        prober: MxProber,
+        clock: Clock,
+        *,
+        enabled: bool,
+        random: Callable[[], float],
+        interval_seconds: float = INTERVAL_SECONDS,
+        confirm_seconds: float = CONFIRM_SECONDS,
+        concurrency: int = 8,
+        max_hosts: int = 10_000,
+    ) -> None:
+        self.enabled = enabled
+        self.on_change: Callable[[Domain], None] = lambda _mx_hostname: None
+        self._prober = prober
+        self._clock = clock
+        self._random = random
+        self._interval_seconds = interval_seconds
+        self._confirm_seconds = confirm_seconds
+        self._concurrency = concurrency
+        self._max_hosts = max_hosts
+        self._hosts: OrderedDict[Domain, _Host] = OrderedDict()
+        self._certificates: OrderedDict[str, CertificateFacts] = OrderedDict()
+        self._queue: list[tuple[float, int, _Target]] = []
+        self._sequence = count()
+        self._locks: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
+        self._running = 0
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    @property
+    def waiting(self) -> int:
+        """How many probes wait for their time or a place."""
+        return len(self._queue)
+
+    def request(self, hosts: Sequence[MxHost]) -> None:
+        """Have these MX hosts verified in the background where that is due. Never blocks."""
+        if not self.enabled:
+            return
+        now = self._clock.monotonic()
+        for host in hosts:
+            for target in self._targets(host, now):
+                if target.due is None and target.next_at <= now:
+                    self._enqueue(target, now)
+        self._wake.set()
+
+    def after_failed_session(self, mx_hostname: Domain) -> None:
+        """A session with this host failed: have it probed now, though its hour may not be over."""
+        host = self._hosts.get(mx_hostname)
+        now = self._clock.monotonic()
+        if not self.enabled or host is None or now < host.sooner_at:
+            return
+        host.sooner_at = now + SOONER_SECONDS
+        for target in host.targets.values():
+            self._enqueue(target, now)
+        self._wake.set()
+
+    def verdict(self, mx_hostname: Domain) -> MxVerdict | None:
+        """What is known of a host over all its addresses; None where nothing is."""
+        host = self._hosts.get(mx_hostname)
+        if host is None:
+            return None
+        now = self._clock.monotonic()
+        findings = [finding for target in host.targets.values() if (finding := self._finding(target, now))]
+        return merge(mx_hostname, findings)
+
+    def verdicts(self, hosts: Sequence[MxHost]) -> Mapping[Domain, MxVerdict]:
+        """The verdicts on those of `hosts` of which something is known."""
+        found = {host.mx_hostname: self.verdict(host.mx_hostname) for host in hosts}
+        return {mx_hostname: verdict for mx_hostname, verdict in found.items() if verdict is not None}
+
+    def results(self, mx_hostname: Domain) -> tuple[MxProbe, ...]:
+        """The probe that counts for each address of a host, at most a day old; its time is `at`."""
+        host = self._hosts.get(mx_hostname)
+        now = self._clock.monotonic()
+        targets = host.targets.values() if host else ()
+        return tuple(finding.probe for target in targets if (finding := self._finding(target, now)))
+
+    async def probe_now(self, hosts: Sequence[MxHost], *, next_hops: Sequence[Domain] = ()) -> list[MxProbe]:
+        """Probe every address of `hosts` now, whatever the hour, and remember what is found.
+
+        `next_hops` are further reference identifiers for DANE-TA(2): the next hop, and what it is an alias of
+        (RFC 7672 §3.2.2).
+        """
+        now = self._clock.monotonic()
+        targets = [target for host in hosts for target in self._targets(host, now)]
+        places = asyncio.Semaphore(self._concurrency)
+
+        async def probe(target: _Target) -> MxProbe:
+            async with places:
+                return await self._probe(target, next_hops)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(probe(target)) for target in targets]
+        return [task.result() for task in tasks]
+
+    async def run(self) -> None:
+        """Make the probes that are due, for ever. A fault in one ends no other."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                seconds = self._start_due(group)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._wake.wait()
+
+    def _targets(self, host: MxHost, now: float) -> list[_Target]:
+        """The host's addresses as targets, with the evidence of this look-up."""
+        state = self._remember(host.mx_hostname)
+        # Addresses that DNS has not named for an interval are the host's no longer.
+        for old in [target for target in state.targets.values() if target.asked_at + self._interval_seconds <= now]:
+            if old.address not in host.addresses:
+                del state.targets[old.address]
+        targets = []
+        for address in host.addresses:
+            if address not in state.targets and len(state.targets) >= MAX_ADDRESSES:
+                continue
+            target = state.targets.setdefault(address, _Target(host.mx_hostname, address))
+            target.asked_at = now
+            target.tlsa = host.tlsa
+            target.reference_identifiers = (host.tlsa_base_domain or host.mx_hostname,)
+            targets.append(target)
+        return targets
+
+    def _remember(self, mx_hostname: Domain) -> _Host:
+        if mx_hostname in self._hosts:
+            self._hosts.move_to_end(mx_hostname)
+            return self._hosts[mx_hostname]
+        if len(self._hosts) >= self._max_hosts:
+            oldest = list(islice(self._hosts, _SPARED))
+            # A flood of other hosts must not make us forget why one was left out.
+            forgotten = next((name for name in oldest if not self._has_confirmed_fault(name)), oldest[0])
+            del self._hosts[forgotten]
+            hosts_forgotten.inc()
+        return self._hosts.setdefault(mx_hostname, _Host())
+
+    def _has_confirmed_fault(self, mx_hostname: Domain) -> bool:
+        return any(
+            target.confirmed and target.conclusive is not None and target.conclusive.result_type is not None
+            for target in self._hosts[mx_hostname].targets.values()
+        )
+
+    def _enqueue(self, target: _Target, due: float) -> None:
+        if len(self._queue) >= self._max_hosts:
+            probes_dropped.inc()
+            return
+        target.due = due
+        heapq.heappush(self._queue, (due, next(self._sequence), target))
+
+    def _is_known(self, target: _Target) -> bool:
+        host = self._hosts.get(target.mx_hostname)
+        return host is not None and host.targets.get(target.address) is target
+
+    def _start_due(self, group: asyncio.TaskGroup) -> float:
+        """Start what is due as far as there are places; the seconds until there may be more to start."""
+        now = self._clock.monotonic()
+        while self._queue and self._running < self._concurrency:
+            due, _, target = self._queue[0]
+            if due > now:
+                return min(due - now, WAKE_SECONDS)
+            heapq.heappop(self._queue)
+            if target.due != due or not self._is_known(target):
+                continue  # put forward, or forgotten since
+            if self._lock(target.address).locked():
+                # Another name of the same machine is being probed; it must not keep a place from others.
+                self._enqueue(target, now + BUSY_SECONDS)
+                continue
+            target.due = None
+            target.next_at = now + self._interval_seconds  # before the task gets its turn another request may come
+            self._running += 1
+            group.create_task(self._probe_in_background(target))
+        return WAKE_SECONDS
+
+    async def _probe_in_background(self, target: _Target) -> None:
+        try:
+            await supervised("verification", self._probe(target, ()))
+        finally:
+            self._running -= 1
+            self._wake.set()
+
+    def _lock(self, address: IPAddress) -> asyncio.Lock:
+        lock = self._locks.get(address)
+        if lock is None:
+            lock = self._locks[address] = asyncio.Lock()
+        return lock
+
+    async def _probe(self, target: _Target, next_hops: Sequence[Domain]) -> MxProbe:
+        async with self._lock(target.address):
+            target.next_at = self._clock.monotonic() + self._interval_seconds * (1 + 0.1 * self._random())
+            confirming, target.confirming = target.confirming, False
+            probe = await self._prober.probe(
+                target.mx_hostname,
+                target.address,
+                target.tlsa,
+                reference_identifiers=(*target.reference_identifiers, *next_hops),
+            )
+        self._note(target, self._shared(probe), confirming=confirming)
+        return probe
+
+    def _shared(self, probe: MxProbe) -> MxProbe:
+        """`probe` with the one copy of its certificate's facts: many hosts present the same certificate."""
+        if probe.certificate is None:
+            return probe
+        facts = self._certificates.setdefault(probe.certificate.sha256, probe.certificate)
+        self._certificates.move_to_end(facts.sha256)
+        if len(self._certificates) > MAX_CERTIFICATES:
+            self._certificates.popitem(last=False)
+        return replace(probe, certificate=facts)
+
+    def _note(self, target: _Target, probe: MxProbe, *, confirming: bool) -> None:
+        now = self._clock.monotonic()
+        if probe.inconclusive:
+            probes_made.inc("inconclusive")
+            target.inconclusive = probe
+        else:
+            probes_made.inc(probe.result_type or "valid")
+            first = target.conclusive if self._is_fresh(target, now) else None
+            target.confirmed = first is not None and agree(first, probe)
+            target.conclusive, target.concluded_at = probe, now
+            if probe.result_type is not None and target.confirmed:
+                faults_confirmed.inc(probe.result_type)
+            if probe.result_type is not None and not target.confirmed and not confirming and self.enabled:
+                # One confirmation for each regular probe: hosts that answer differently each time get no more.
+                target.confirming = True
+                self._enqueue(target, now + self._confirm_seconds * (0.5 + self._random()))
+                self._wake.set()
+        self._tell(target, probe)
+
+    def _tell(self, target: _Target, probe: MxProbe) -> None:
+        host = self._hosts.get(target.mx_hostname)
+        verdict = self.verdict(target.mx_hostname)
+        if (
+            host is None
+            or verdict is None
+            or (host.told is not None and _significance(host.told) == _significance(verdict))
+        ):
+            return
+        notable = _is_confirmed_fault(verdict) or (host.told is not None and _is_confirmed_fault(host.told))
+        host.told = verdict
+        outcome(
+            log,
+            logging.INFO if notable else logging.DEBUG,
+            "verdict on MX host changed",
+            mx_hostname=target.mx_hostname,
+            address=target.address,
+            valid=verdict.rfc_valid,
+            confirmed=verdict.confirmed,
+            result=probe.result_type,
+            reason=probe.failure_reason_code or None,
+        )
+        self.on_change(target.mx_hostname)
+
+    def _is_fresh(self, target: _Target, now: float) -> bool:
+        return now < target.concluded_at + FINDING_INTERVALS * self._interval_seconds
+
+    def _finding(self, target: _Target, now: float) -> Finding | None:
+        if target.conclusive is not None and self._is_fresh(target, now):
+            return Finding(target.conclusive, target.confirmed)
+        return Finding(target.inconclusive, confirmed=False) if target.inconclusive is not None else None
+
+
+def _significance(verdict: MxVerdict) -> object:
+    """What a decision may depend on: not the time, and of the certificates the names only."""
+    names = frozenset((facts.dns_names, facts.common_names) for facts in verdict.certificates)
+    return verdict.rfc_valid, verdict.trusted, verdict.confirmed, names
+
+
+def _is_confirmed_fault(verdict: MxVerdict) -> bool:
+    return verdict.rfc_valid is False and verdict.confirmed
