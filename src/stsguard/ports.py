@@ -74,6 +74,9 @@ class PolicyStore(Protocol):
             StoreUnavailable: with what is wrong with it and what to do.
         """
 
+    async def close(self) -> None:
+        """Close it; what was saved is on disk already."""
+
     async def load_policy(self, policy_domain: Domain) -> StoredPolicy | None:
         """The stored policy, expired or not; None where there is none.
 

@@ -10,8 +10,15 @@ from stsguard.cli.options import DEFAULT_CONFIG
 
 # command name -> (module below stsguard.cli, attribute, one line for --help)
 COMMANDS = {
+    "outbound": ("outbound", "outbound", "The daemon that answers Postfix's look-ups."),
+    "lookup": ("lookup", "lookup", "Show what Postfix is answered for a domain, and why."),
+    "verify": ("verify", "verify", "Probe the MX hosts of a domain now."),
+    "cache": ("cache", "cache", "List, show, refresh, forget the daemon's policies."),
+    "status": ("status", "status", "Show whether the daemon is well."),
     "lint": ("lint", "lint", "Check a policy, a TXT record or an MX pattern offline."),
     "config": ("config", "config", "Check the configuration file, show the values in force."),
+    "db": ("db", "db", "Migrate the database."),
+    "postfix": ("postfix", "postfix", "Print what to add to the Postfix found here, and what is wrong with it."),
 }
 
 

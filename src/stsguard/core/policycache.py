@@ -94,4 +94,3 @@ def downgrades(old: Policy, new: Policy) -> Sequence[Downgrade]:
     if new.mode is not Mode.NONE and new.max_age * 10 < old.max_age:
         found.append(Downgrade.MAX_AGE_CUT)
     return found
-

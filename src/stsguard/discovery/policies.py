@@ -42,6 +42,7 @@ store_misses = Counter("store_read_failures_total", "Domains for which the store
 expired = Counter("policies_expired_total", "Policies whose max_age ran out without a successor.")
 
 IDS_REMEMBERED = 5
+STORE_WAIT_SECONDS = 5.0  # a look-up waits no longer for the database
 NEVER = float("-inf")
 
 
@@ -110,7 +111,7 @@ class PolicyCache:
         self.clock = clock
         self.random = random
         self.id_check_seconds = id_check_seconds
-        self.store_readable = False
+        self.store_tried = asyncio.Event()  # set once the store was opened, or could not be
         self.used_at: Callable[[Domain], float] = lambda _domain: NEVER
         self.on_change: Callable[[Domain], None] = lambda _domain: None
         self.on_entry: Callable[[PolicyEntry], None] = lambda _entry: None
@@ -209,10 +210,18 @@ class PolicyCache:
     async def _load(self, policy_domain: Domain) -> tuple[StoredPolicy | None, bool]:
         """The stored policy that still lives, and whether the store could be read at all."""
         try:
-            stored = await self._store.load_policy(policy_domain)
-        except StoreUnavailable as exc:
+            async with asyncio.timeout(STORE_WAIT_SECONDS):
+                await self.store_tried.wait()
+                stored = await self._store.load_policy(policy_domain)
+        except (StoreUnavailable, TimeoutError) as exc:
             store_misses.inc()
-            outcome(log, logging.ERROR, "store can't be read", policy_domain=policy_domain, reason=exc)
+            outcome(
+                log,
+                logging.ERROR,
+                "store can't be read",
+                policy_domain=policy_domain,
+                reason=exc or "no answer in time",
+            )
             return None, False
         if stored is not None and remaining_seconds(stored, self.clock.now()) <= 0:
             stored = None
@@ -355,7 +364,6 @@ class PolicyCache:
 
     def store_became_readable(self) -> None:
         """The store can be read again: what was answered TEMP for its sake is looked at anew."""
-        self.store_readable = True
         hidden = [
             name for name, negative in self._negative.items() if negative.state.status is StsStatus.STORE_UNREADABLE
         ]

@@ -195,6 +195,7 @@ class PolicyTender:
         while True:
             try:
                 await self._store.open()
+                self._cache.store_tried.set()
                 await self._load_all()
                 return
             except StoreUnavailable as exc:
@@ -202,6 +203,8 @@ class PolicyTender:
                 if str(exc) != self.store_problem:
                     outcome(log, logging.ERROR, "store can't be read, serving without it", reason=exc)
                 self.store_problem = str(exc)
+            finally:
+                self._cache.store_tried.set()
             await asyncio.sleep(OPEN_RETRY_SECONDS)
 
     async def _load_all(self) -> None:

@@ -1,0 +1,116 @@
+"""A small HTTP/1.1 server for the admin socket: framing by h11, one handler for all requests.
+
+For local clients with access to the socket only, so it does without TLS, keep-alive tuning and streaming; still
+everything that comes in is bounded in size and time.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+
+from stsguard.log import logger
+
+log = logger(__name__)
+
+MAX_REQUEST_BYTES = 65_536
+REQUEST_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request: `path` without the query, `query` with the last value of each name."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """A response; `json_response` makes one of plain data."""
+
+    status: int
+    body: bytes
+    media_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
+
+
+def json_response(content: object, status: int = 200) -> HttpResponse:
+    """`content` as JSON."""
+    return HttpResponse(status, json.dumps(content, ensure_ascii=False).encode("utf-8") + b"\n")
+
+
+class HttpServer:
+    """Serves one handler on any number of sockets. The handler answers its own faults; none travels to the client."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, as asyncio.start_server's callback: one request, one response, closed."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        try:
+            await self._exchange(reader, writer)
+        except (OSError, h11.RemoteProtocolError, TimeoutError) as exc:
+            log.debug("admin client went away: %s", exc)
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """End the requests under way."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
+        async with asyncio.timeout(REQUEST_SECONDS):
+            request = await _read_request(connection, reader)
+        if request is None:
+            return
+        response = await self._handler(request)
+        headers = {
+            "Content-Type": response.media_type,
+            "Content-Length": str(len(response.body)),
+            "Cache-Control": "no-store",
+            "Connection": "close",
+            **response.headers,
+        }
+        head = h11.Response(status_code=response.status, headers=list(headers.items()))
+        writer.write(connection.send(head) or b"")
+        if request.method != "HEAD":
+            writer.write(connection.send(h11.Data(data=response.body)) or b"")
+        await writer.drain()
+
+
+async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> HttpRequest | None:
+    request: HttpRequest | None = None
+    received = 0
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            data = await reader.read(8192)
+            received += len(data)
+            if received > MAX_REQUEST_BYTES:
+                raise h11.RemoteProtocolError("request too large", error_status_hint=413)
+            connection.receive_data(data)
+        elif isinstance(event, h11.Request):
+            parts = urlsplit(event.target.decode("ascii", "replace"))
+            query = dict(parse_qsl(parts.query, keep_blank_values=True))
+            request = HttpRequest(event.method.decode("ascii"), parts.path, query)
+        elif isinstance(event, h11.EndOfMessage):
+            return request
+        elif isinstance(event, h11.ConnectionClosed):
+            return None

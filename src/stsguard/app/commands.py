@@ -1,0 +1,142 @@
+"""What the short-lived commands need: the running daemon's admin socket, or the parts without a daemon."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from stsguard.config.model import Config
+from stsguard.config.values import InetAddress, UnixAddress
+from stsguard.core.errors import OurFault
+from stsguard.core.postfix_facts import PostfixFacts
+from stsguard.core.socketmap import NextHop
+from stsguard.names import Domain
+
+if TYPE_CHECKING:
+    from stsguard.app.parts import Parts
+
+T = TypeVar("T")
+Plain = dict[str, object]
+
+ANSWER_SECONDS = 120.0
+
+
+class DaemonUnreachable(OurFault):
+    """The running daemon can't be asked; the message says where it was sought and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonAnswer:
+    """What the daemon answered: the HTTP status and plain data."""
+
+    status: int
+    content: Plain
+
+
+def ask_daemon(config: Config, method: str, path: str, query: Mapping[str, str] | None = None) -> DaemonAnswer:
+    """Ask the running daemon.
+
+    Raises:
+        DaemonUnreachable: there is none at [admin] listen, or it did not answer.
+    """
+    import httpx
+
+    match config.admin.listen:
+        case UnixAddress(socket_path):
+            transport, base, where = httpx.HTTPTransport(uds=str(socket_path)), "http://stsguard", f"unix:{socket_path}"
+        case InetAddress(host, port):
+            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            transport, base = httpx.HTTPTransport(), f"http://{where}"
+    try:
+        with httpx.Client(transport=transport, base_url=base, timeout=ANSWER_SECONDS, trust_env=False) as client:
+            response = client.request(method, path, params=dict(query or {}))
+            content = response.json()
+    except (httpx.HTTPError, ValueError) as exc:
+        raise DaemonUnreachable(
+            f"no answer from stsguard outbound at {where} ({exc}); is it running, and may this user use its socket?"
+        ) from exc
+    return DaemonAnswer(response.status_code, content)
+
+
+def lookup_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:
+    """Look a next hop up and decide without a daemon: no cached policy is known, nothing is stored, no MX is probed."""
+    from stsguard.app.readiness import postfix_readiness, resolver_readiness
+    from stsguard.config.options import LookupMode
+    from stsguard.discovery.demand import Destination
+    from stsguard.discovery.describe import plain_demand
+    from stsguard.discovery.explain import Known, explain
+
+    async def work(parts: "Parts") -> Plain:
+        readiness = (resolver_readiness(config, parts), postfix_readiness(config, parts))
+        await asyncio.gather(*(watched.look() for watched in readiness))
+        _read_overrides(config, parts)
+        known = Known(None, parts.demands.find_override(host), parts.demands.postfix_can_dane, lambda _hosts: {})
+        demand, trace = await explain(
+            host, next_hop.port, resolver=parts.resolver, fetcher=parts.fetcher, clock=parts.clock, known=known
+        )
+        observe = config.lookup.mode is LookupMode.OBSERVE
+        described = plain_demand(Destination(host, next_hop.port, []), demand, lambda _name: (), observe=observe)
+        dane = {watched.name: watched.reason for watched in readiness if not watched.ready}
+        return {**described, "standalone": True, "no_dane": dane, "steps": trace.steps}
+
+    return _with_parts(config, work)
+
+
+def verify_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:
+    """Probe the MX hosts of a next hop now, without a daemon."""
+    from stsguard.app.readiness import resolver_readiness
+    from stsguard.core.dane import MxEvidence
+    from stsguard.discovery.describe import plain_verification
+    from stsguard.discovery.mx import lookup_mx_evidence
+
+    async def work(parts: "Parts") -> Plain:
+        await resolver_readiness(config, parts).look()
+        evidence = await lookup_mx_evidence(parts.resolver, host, next_hop.port)
+        if not isinstance(evidence, MxEvidence):
+            return {"domain": host, "failed": evidence.detail, "probes": []}
+        state = await parts.cache.state(host, config.policy_fetch.timeout_seconds)
+        return plain_verification(
+            host, state.state.policy, await parts.verifier.probe_now(evidence.hosts, next_hops=[host])
+        )
+
+    return _with_parts(config, work)
+
+
+def _read_overrides(config: Config, parts: "Parts") -> None:
+    from stsguard.adapters.overrides_file import read_overrides
+
+    if config.lookup.overrides is not None:
+        parts.demands.overrides = read_overrides(config.lookup.overrides)
+
+
+def _with_parts(config: Config, work: Callable[["Parts"], Awaitable[T]]) -> T:
+    from stsguard.app.parts import build_parts
+    from stsguard.store.nothing import NoStore
+
+    async def run() -> T:
+        parts = build_parts(config, NoStore())
+        parts.cache.store_tried.set()
+        saving = asyncio.create_task(parts.cache.saver.run())
+        try:
+            return await work(parts)
+        finally:
+            saving.cancel()
+            await asyncio.gather(saving, return_exceptions=True)
+            await parts.cache.close()
+
+    return asyncio.run(run())
+
+
+def read_postfix(directories: Sequence[Path], *, signed_name: str) -> list[PostfixFacts]:
+    """The facts about each Postfix instance in `directories`, or about all that are installed here.
+
+    Raises:
+        PostfixUnreadable: there is none, or it can't be read.
+    """
+    from stsguard.adapters import postfix_conf
+
+    return [
+        postfix_conf.read_postfix(directory, signed_name=signed_name)
+        for directory in directories or postfix_conf.find_instances()
+    ]
