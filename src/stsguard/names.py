@@ -12,6 +12,7 @@ MAX_NAME_OCTETS = 253  # RFC 1035 §2.3.4: 255 octets on the wire
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
 _IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", re.ASCII)
 MAX_IPV4_OCTET = 255
+MAX_REASON_LENGTH = 120
 
 
 class NameInvalid(ValueError):
@@ -70,4 +71,5 @@ def _to_ascii(name: str, text: str) -> str:
     try:
         return idna.encode(name, uts46=True).decode("ascii")
     except (idna.IDNAError, UnicodeError) as exc:
-        raise NameInvalid(f"not an internationalised domain name: {exc}", text) from exc
+        # idna quotes the whole label, escaped: that may be over a thousand characters.
+        raise NameInvalid(f"not an internationalised domain name: {str(exc)[:MAX_REASON_LENGTH]}", text) from exc

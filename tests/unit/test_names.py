@@ -83,6 +83,13 @@ def test_bad_name(text: str, why: str) -> None:
     assert str(caught.value) == caught.value.args[0]
 
 
+def test_message_is_bounded() -> None:
+    """Found by fuzzing: a label of control characters, quoted with its escapes, filled a log line."""
+    with pytest.raises(NameInvalid) as caught:
+        Domain.parse("ĉ" + "\x00" * 200)
+    assert len(str(caught.value)) < 200
+
+
 def test_child() -> None:
     child = Domain.parse("example.com").child("_25", "_tcp")
     assert child == "_25._tcp.example.com"
