@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from stsguard.config.model import Config
 from stsguard.config.values import InetAddress, UnixAddress
-from stsguard.core.errors import OurFault
-from stsguard.core.postfix_facts import PostfixFacts
+from stsguard.core.errors import LookupFailed, OurFault
+from stsguard.core.postfix_facts import PostfixFacts, Validation
 from stsguard.core.socketmap import NextHop
 from stsguard.names import Domain
 
@@ -128,15 +128,25 @@ def _with_parts(config: Config, work: Callable[["Parts"], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def read_postfix(directories: Sequence[Path], *, signed_name: str) -> list[PostfixFacts]:
+def read_postfix(directories: Sequence[Path], *, signed_name: str, timeout_seconds: float) -> list[PostfixFacts]:
     """The facts about each Postfix instance in `directories`, or about all that are installed here.
+
+    Each name server that smtp(8) asks is asked for `signed_name`, to see whether it validates.
 
     Raises:
         PostfixUnreadable: there is none, or it can't be read.
     """
     from stsguard.adapters import postfix_conf
+    from stsguard.adapters.resolver.validation import DNS_PORT, answers_with_ad
+
+    def whether_validating(address: str) -> Validation:
+        try:
+            ad = asyncio.run(answers_with_ad((address, DNS_PORT), signed_name, timeout_seconds=timeout_seconds))
+        except LookupFailed:
+            return Validation.NO_ANSWER
+        return Validation.YES if ad else Validation.NO
 
     return [
-        postfix_conf.read_postfix(directory, signed_name=signed_name)
+        postfix_conf.read_postfix(directory, whether_validating)
         for directory in directories or postfix_conf.find_instances()
     ]

@@ -76,7 +76,8 @@ def advise(facts: PostfixFacts, *, listen: Sequence[str] = (), tlsrpt_socket: st
     if too_old:
         return Advice(too_old, (), None)
     address = _socket_address(situation)
-    findings = tuple(finding for check in CHECKS for finding in check(situation))
+    findings = [finding for check in CHECKS for finding in check(situation)]
+    findings.sort(key=lambda finding: list(Severity).index(finding.severity))
     settings = (
         *_policy_maps(situation, address),
         *_security_level(situation),
@@ -88,7 +89,7 @@ def advise(facts: PostfixFacts, *, listen: Sequence[str] = (), tlsrpt_socket: st
         *_milter(situation),
         *_tlsrpt(situation, tlsrpt_socket),
     )
-    return Advice(findings, settings, situation.full_address(address))
+    return Advice(tuple(findings), settings, situation.full_address(address))
 
 
 def _address(entry: str) -> str:

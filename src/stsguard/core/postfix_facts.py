@@ -56,6 +56,7 @@ class Validation(StrEnum):
     YES = "yes"
     NO = "no"
     NO_ANSWER = "no answer"
+    NOT_ASKED = "not asked"  # no smtp(8) asks it either
 
 
 class CaState(StrEnum):
@@ -165,8 +166,9 @@ class PostfixFacts:
 class PostfixDaneFacts:
     """What `[lookup] postfix_dane = "auto"` needs to know.
 
-    `nameservers` are those of each resolv.conf that smtp(8) reads, by its path. `obstacles` are settings that keep DANE
-    off whatever the resolver does. Without a Postfix everything is empty, and the daemon's own resolver decides.
+    `nameservers` are those of each resolv.conf that smtp(8) reads, by its path. `obstacles` are the settings that keep
+    DANE off whatever the resolver does, smtp_dns_support_level among them. Without a Postfix everything is empty, and
+    the daemon's own resolver decides.
     """
 
     has_postfix: bool

@@ -332,7 +332,7 @@ def _resolver(s: Situation) -> Iterator[Finding]:
 
 def _chroot_resolver(s: Situation) -> Iterator[Finding]:
     copy = s.facts.chroot_resolv_conf
-    if copy is None or copy.nameservers == s.facts.resolv_conf.nameservers:
+    if copy is None or [x.address for x in copy.nameservers] == [x.address for x in s.facts.resolv_conf.nameservers]:
         return
     if not copy.present:
         yield Finding(
