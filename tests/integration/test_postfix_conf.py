@@ -2,11 +2,15 @@
 
 import json
 import os
+import random
 import shutil
+import socket
 import stat
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dns.message
 import pytest
 
 from stsguard.adapters import postfix_conf
@@ -14,6 +18,7 @@ from stsguard.cli import main
 from stsguard.core.errors import PostfixUnreadable
 from stsguard.core.postfix_facts import CaState, PostfixDaneFacts, PostfixFacts, Validation
 from tests.lab.chroots import TRIXIE
+from tests.lab.nameserver import respond
 
 SBIN = ("/usr/sbin", "/usr/local/sbin")
 MAIN_CF = """\
@@ -40,9 +45,13 @@ def needed(program: str) -> str:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Path:
-    """A configuration directory, with a queue directory beside it that has a chroot's resolv.conf."""
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration directory, and beside it a queue directory and two files resolv.conf: outside and in the chroot.
+
+    The machine's own is left out, since its name server would be asked.
+    """
     needed("postconf")
+    monkeypatch.setattr(postfix_conf, "RESOLV_CONF", tmp_path / "resolv.conf")
     directory = tmp_path / "postfix"
     for name in (directory, tmp_path / "data", tmp_path / "queue/etc"):
         name.mkdir(parents=True)
@@ -66,7 +75,7 @@ def validating(_address: str) -> Validation:
 
 
 def read(directory: Path) -> PostfixFacts:
-    return postfix_conf.read_postfix(directory, validating, resolv_conf=directory.parent / "resolv.conf")
+    return postfix_conf.read_postfix(directory, validating)
 
 
 def test_facts_of_a_real_postfix(instance: Path) -> None:
@@ -77,7 +86,7 @@ def test_facts_of_a_real_postfix(instance: Path) -> None:
         asked.append(address)
         return Validation.YES if address == "127.0.0.1" else Validation.NO_ANSWER
 
-    facts = postfix_conf.read_postfix(instance, ask, resolv_conf=instance.parent / "resolv.conf")
+    facts = postfix_conf.read_postfix(instance, ask)
     assert facts.version >= (3, 4, 0)
     assert [(service.name, service.chroot) for service in facts.services] == [
         ("smtp/unix", True),
@@ -148,7 +157,7 @@ def test_dane_facts_send_no_query(instance: Path) -> None:
     write(instance, "smtp_dns_support_level = dnssec\nsmtp_host_lookup = native\n")
     (instance.parent / "queue/etc/resolv.conf").unlink()
     (instance.parent / "resolv.conf").write_text("nameserver 192.0.2.53\n")
-    facts = postfix_conf.postfix_dane_facts(instance, resolv_conf=instance.parent / "resolv.conf")
+    facts = postfix_conf.postfix_dane_facts(instance)
     assert facts == PostfixDaneFacts(
         has_postfix=True,
         dns_support_level="dnssec",
@@ -169,14 +178,14 @@ def test_dane_facts_send_no_query(instance: Path) -> None:
 )
 def test_dane_facts_name_a_postfix_that_asks_for_no_dnssec(instance: Path, line: str, obstacle: str) -> None:
     write(instance, line)
-    facts = postfix_conf.postfix_dane_facts(instance, resolv_conf=instance.parent / "resolv.conf")
+    facts = postfix_conf.postfix_dane_facts(instance)
     assert facts.obstacles == (obstacle,)
 
 
 @pytest.mark.parametrize(("chroot", "read_files"), [("n", ["resolv.conf"]), ("y", ["queue/etc/resolv.conf"])])
 def test_dane_facts_name_the_files_that_are_read(instance: Path, chroot: str, read_files: list[str]) -> None:
     write(instance, f"smtp unix - - {chroot} - - smtp\n", to="master.cf")
-    facts = postfix_conf.postfix_dane_facts(instance, resolv_conf=instance.parent / "resolv.conf")
+    facts = postfix_conf.postfix_dane_facts(instance)
     assert list(facts.nameservers) == [str(instance.parent / name) for name in read_files]
 
 
@@ -223,13 +232,6 @@ def test_all_instances_are_found() -> None:
     assert postfix_conf.find_instances()[0] == Path("/etc/postfix")
 
 
-@pytest.fixture
-def chrooted(instance: Path) -> Path:
-    """The same, with every smtp(8) in its chroot: then only the name server that is written there is asked."""
-    write(instance, MASTER_CF.replace("relay     unix  -       -       n", "relay unix - - y"), to="master.cf")
-    return instance
-
-
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -246,40 +248,79 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return run_command
 
 
-def test_command_text_has_what_to_paste(run: Run, chrooted: Path) -> None:
-    code, output, _ = run("--config-directory", str(chrooted))
+def test_command_text_has_what_to_paste(run: Run, instance: Path) -> None:
+    code, output, _ = run("--config-directory", str(instance))
     assert code == 1
     line = "smtp_tls_policy_maps = hash:$config_directory/tls_policy, socketmap:unix:stsguard/lookup.sock:policy"
-    assert f"postconf -c {chrooted} -e '{line}" in output
+    assert f"postconf -c {instance} -e '{line}" in output
     assert f"\n{line}" in output
-    assert f'[lookup]\nlisten = ["unix:{chrooted.parent}/queue/stsguard/lookup.sock"]' in output
+    assert f'[lookup]\nlisten = ["unix:{instance.parent}/queue/stsguard/lookup.sock"]' in output
     assert "[policy-not-asked]" in output
-    assert "in a chroot: smtp/unix, relay/unix\n" in output
+    assert "in a chroot: smtp/unix\n" in output
 
 
-def test_command_json(run: Run, chrooted: Path) -> None:
-    write(chrooted, "smtp_tls_per_site = hash:/etc/postfix/per_site\n")
-    code, output, _ = run("--config-directory", str(chrooted), "--config-directory", str(chrooted), "--json")
+def test_command_json(run: Run, instance: Path) -> None:
+    write(instance, "smtp_tls_per_site = hash:/etc/postfix/per_site\n")
+    code, output, _ = run("--config-directory", str(instance), "--config-directory", str(instance), "--json")
     assert code == 1
     answer = json.loads(output)
     assert answer["nothing_to_do"] is False
-    assert answer["lookup_listen"] == [f"unix:{chrooted.parent}/queue/stsguard/lookup.sock"]
+    assert answer["lookup_listen"] == [f"unix:{instance.parent}/queue/stsguard/lookup.sock"]
     first, second = answer["instances"]
     assert first == second
-    assert first["services"] == [{"name": "smtp/unix", "chroot": True}, {"name": "relay/unix", "chroot": True}]
+    assert first["services"] == [{"name": "smtp/unix", "chroot": True}, {"name": "relay/unix", "chroot": False}]
     assert {"per-site-table-ignored", "policy-not-asked", "service-override"} <= {f["code"] for f in first["findings"]}
     assert all(entry["reason"] and entry["command"].startswith("postconf -c ") for entry in first["add"])
 
 
-def test_the_advised_lines_leave_no_line_to_advise(run: Run, chrooted: Path) -> None:
-    code, output, _ = run("--config-directory", str(chrooted), "--json")
+def test_the_advised_lines_leave_no_line_to_advise(run: Run, instance: Path) -> None:
+    code, output, _ = run("--config-directory", str(instance), "--json")
     assert code == 1
     lines = [f"{entry['name']} = {entry['value']}" for entry in json.loads(output)["instances"][0]["add"]]
-    write(chrooted, "\n".join(lines) + "\n")
-    _, output, _ = run("--config-directory", str(chrooted), "--json")
+    write(instance, "\n".join(lines) + "\n")
+    _, output, _ = run("--config-directory", str(instance), "--json")
     answer = json.loads(output)["instances"][0]
     assert answer["add"] == []
     assert not {f["code"] for f in answer["findings"]} & {"policy-not-asked", "no-tls", "no-authorities"}
+
+
+@pytest.fixture
+def resolver() -> Iterator[str]:
+    """An address of this machine at whose port 53 a name server says AD of everything."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        address = f"127.{random.randint(1, 254)}.{random.randint(0, 255)}.{random.randint(1, 254)}"
+        try:
+            server.bind((address, 53))
+        except PermissionError:
+            (pytest.fail if os.environ.get("CI") else pytest.skip)("port 53 needs root")
+
+        def serve() -> None:
+            while query := server.recvfrom(4096):
+                if not query[0]:
+                    return
+                key = ". 60 IN DNSKEY 257 3 13 AAAA"
+                server.sendto(respond(dns.message.from_wire(query[0]), key, authentic=True), query[1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield address
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stop:
+            stop.sendto(b"", (address, 53))
+        thread.join()
+
+
+def test_command_exits_0_where_all_is_done(run: Run, instance: Path, resolver: str) -> None:
+    for path in (instance.parent / "queue/etc/resolv.conf", instance.parent / "resolv.conf"):
+        path.write_text(f"nameserver {resolver}\n")
+    write(instance, "smtp unix - - y - - smtp\n", to="master.cf")
+    _, output, _ = run("--config-directory", str(instance), "--json")
+    lines = {entry["name"]: entry["value"] for entry in json.loads(output)["instances"][0]["add"]}
+    assert (lines["smtp_tls_security_level"], lines["smtp_dns_support_level"]) == ("dane", "dnssec")
+    write(instance, "".join(f"{name} = {value}\n" for name, value in lines.items()))
+    listen = f'[lookup]\nlisten = ["unix:{instance.parent}/queue/stsguard/lookup.sock"]\n'
+    code, output, _ = run("--config-directory", str(instance), config=listen)
+    assert code == 0, output
+    assert output.endswith("Nothing needs to be changed.\n\n")
 
 
 def test_command_says_why_postfix_cannot_be_read(run: Run, tmp_path: Path) -> None:
@@ -299,18 +340,18 @@ def test_command_says_why_postfix_cannot_be_read(run: Run, tmp_path: Path) -> No
     ],
 )
 def test_command_goes_by_what_the_daemon_listens_at(
-    run: Run, chrooted: Path, listen: str, needed_listen: list[str] | None, shown: bool
+    run: Run, instance: Path, listen: str, needed_listen: list[str] | None, shown: bool
 ) -> None:
     config = f"[lookup]\nlisten = {listen}\n"
-    _, text, _ = run("--config-directory", str(chrooted), config=config)
-    answer = json.loads(run("--config-directory", str(chrooted), "--json", config=config)[1])
-    expected = ["unix:/run/stsguard/lookup.sock", f"unix:{chrooted.parent}/queue/stsguard/lookup.sock"]
+    _, text, _ = run("--config-directory", str(instance), config=config)
+    answer = json.loads(run("--config-directory", str(instance), "--json", config=config)[1])
+    expected = ["unix:/run/stsguard/lookup.sock", f"unix:{instance.parent}/queue/stsguard/lookup.sock"]
     assert answer["lookup_listen"] == (expected if needed_listen is None else needed_listen)
     assert ("listen = " in text) is shown
 
 
 def test_postfix_3_10_gets_the_map_with_tlsrpt_attributes(
-    run: Run, chrooted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, instance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Debian 13's postconf, run out of its chroot with its own libraries."""
     if not TRIXIE.ready:
@@ -318,14 +359,15 @@ def test_postfix_3_10_gets_the_map_with_tlsrpt_attributes(
     programs = tmp_path / "bin"
     programs.mkdir()
     root = TRIXIE.path
-    libraries = f"{root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/postfix"
+    (loader,) = root.glob("usr/lib/*-linux-gnu*/ld-linux-*.so.*")
+    libraries = f"{loader.parent}:{root}/usr/lib/postfix"
     install(
         programs / "postconf",
-        f'#!/bin/sh\nexec {root}/lib64/ld-linux-x86-64.so.2 --library-path {libraries} {root}/usr/sbin/postconf "$@"\n',
+        f'#!/bin/sh\nexec {loader} --library-path {libraries} {root}/usr/sbin/postconf "$@"\n',
     )
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
-    write(chrooted, "smtp_tls_enforce_sts_mx_patterns = no\n")
-    code, output, _ = run("--config-directory", str(chrooted), "--json")
+    write(instance, "smtp_tls_enforce_sts_mx_patterns = no\n")
+    code, output, _ = run("--config-directory", str(instance), "--json")
     assert code == 1
     (answer,) = json.loads(output)["instances"]
     assert answer["mail_version"].startswith("3.10.")
@@ -336,3 +378,5 @@ def test_postfix_3_10_gets_the_map_with_tlsrpt_attributes(
     )
     assert added["smtp_tls_enforce_sts_mx_patterns"] == ("yes", False)
     assert added["smtp_tlsrpt_skip_reused_handshakes"] == ("no", True)
+    _, text, _ = run("--config-directory", str(instance))
+    assert "Only for TLS reports, when stsguard collects them:\n# Postfix tells stsguard" in text

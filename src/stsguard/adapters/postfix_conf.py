@@ -50,9 +50,7 @@ def find_instances() -> tuple[Path, ...]:
     return tuple(Path(directory) for directory in parse_instances(_run("postmulti", "-l")))
 
 
-def read_postfix(
-    config_directory: Path, ask: Callable[[str], Validation], *, resolv_conf: Path = RESOLV_CONF
-) -> PostfixFacts:
+def read_postfix(config_directory: Path, ask: Callable[[str], Validation]) -> PostfixFacts:
     """All that the advice needs to know of the instance with this configuration directory.
 
     `ask` is called with the address of each name server that its smtp(8) asks.
@@ -62,7 +60,7 @@ def read_postfix(
     """
     settings = _settings(config_directory, "-x")
     services = _services(config_directory, settings)
-    system, copy = _resolv_confs(settings, services, resolv_conf)
+    system, copy = _resolv_confs(settings, services)
     files = _files_read(system, copy, services)
     asked = {address: ask(address) for address in dict.fromkeys(address for file in files for address in file[2])}
     return PostfixFacts(
@@ -77,7 +75,7 @@ def read_postfix(
     )
 
 
-def postfix_dane_facts(config_directory: Path | None, *, resolv_conf: Path = RESOLV_CONF) -> PostfixDaneFacts:
+def postfix_dane_facts(config_directory: Path | None) -> PostfixDaneFacts:
     """What Postfix itself needs for DANE: its setting, and the name servers that smtp(8) asks. Sends no query.
 
     `config_directory` None means Postfix's own default. Never raises: without a Postfix that can be read,
@@ -88,7 +86,7 @@ def postfix_dane_facts(config_directory: Path | None, *, resolv_conf: Path = RES
         services = _services(config_directory, settings)
     except PostfixUnreadable:
         return PostfixDaneFacts(has_postfix=False, dns_support_level="", nameservers={}, obstacles=())
-    system, copy = _resolv_confs(settings, services, resolv_conf)
+    system, copy = _resolv_confs(settings, services)
     level = settings.get("smtp_dns_support_level", "")
     obstacles = dane_obstacles(settings)
     if level != "dnssec":
@@ -154,13 +152,13 @@ _ResolvConfFile = tuple[str, bool, tuple[str, ...]]  # path, present, addresses
 
 
 def _resolv_confs(
-    settings: dict[str, str], services: Sequence[SmtpService], resolv_conf: Path
+    settings: dict[str, str], services: Sequence[SmtpService]
 ) -> tuple[_ResolvConfFile, _ResolvConfFile | None]:
     """The system's resolv.conf, and the copy that a chrooted smtp(8) reads in its stead (None without one)."""
     if not any(service.chroot for service in services):
-        return _read_resolv_conf(resolv_conf), None
+        return _read_resolv_conf(RESOLV_CONF), None
     copy = Path(settings.get("queue_directory", "/var/spool/postfix"), "etc/resolv.conf")
-    return _read_resolv_conf(resolv_conf), _read_resolv_conf(copy)
+    return _read_resolv_conf(RESOLV_CONF), _read_resolv_conf(copy)
 
 
 def _read_resolv_conf(path: Path) -> _ResolvConfFile:
