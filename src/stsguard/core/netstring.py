@@ -29,9 +29,7 @@ def split(buffer: bytes, limit_bytes: int = MAX_QUERY_BYTES) -> tuple[list[bytes
         colon = buffer.find(b":", position, position + digits_limit + 1)
         digits = buffer[position : colon if colon >= 0 else position + digits_limit + 1]
         if not digits.isdigit() or (digits[0:1] == b"0" and len(digits) > 1):
-            if digits or colon >= 0:
-                raise RequestInvalid("malformed netstring length")
-            break
+            raise RequestInvalid("malformed netstring length")
         if colon < 0:
             if len(digits) > digits_limit:
                 raise RequestInvalid("netstring length has too many digits")

@@ -143,7 +143,7 @@ def _parse_mx(name: str, value: object) -> tuple[MxPattern, ...]:
     patterns = []
     for item in value:
         try:
-            patterns.append(MxPattern.parse(item if isinstance(item, str) else repr(item)))
+            patterns.append(MxPattern.parse(item if isinstance(item, str) else ""))
         except PolicyInvalid as exc:
             text = f'["{name}"] mx = {item!r}: must be a host name, or *. and a name (RFC 8461 §3.2)'
             raise OverrideInvalid(text) from exc

@@ -158,8 +158,7 @@ def render_reply(decision: Decision, dialect: Dialect, policy_domain: Domain) ->
         case Reply.DANE | Reply.DANE_ONLY:
             # facts: Postfix makes its own tlsa report; sts attributes would relabel it, mx_host_pattern would block MX
             return b"OK " + decision.reply.value.encode("ascii")
-        case Reply.SECURE:
-            return _render_secure(decision, dialect, policy_domain)
+    return _render_secure(decision, dialect, policy_domain)
 
 
 def _render_secure(decision: Decision, dialect: Dialect, policy_domain: Domain) -> bytes:

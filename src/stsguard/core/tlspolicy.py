@@ -129,14 +129,12 @@ def decide(
     """
     policy = sts.policy
     if override is not None:
-        match override.kind:
-            case OverrideKind.POLICY:
-                text = f"operator override {override.key}"
-                return Decision(Reply.VERBATIM, Row.OVERRIDE_POLICY, text, verbatim=override.policy)
-            case OverrideKind.EXEMPT:
-                return Decision(Reply.NOTFOUND, Row.OVERRIDE_EXEMPT, f"operator override {override.key}")
-            case OverrideKind.ENFORCE:
-                policy = enforced_by(override, policy)
+        text = f"operator override {override.key}"
+        if override.kind is OverrideKind.POLICY:
+            return Decision(Reply.VERBATIM, Row.OVERRIDE_POLICY, text, verbatim=override.policy)
+        if override.kind is OverrideKind.EXEMPT:
+            return Decision(Reply.NOTFOUND, Row.OVERRIDE_EXEMPT, text)
+        policy = enforced_by(override, policy)
     if isinstance(mx, MxLookupFailure):
         # RFC 7672 §2.1.2: where the MX hosts can't be determined, delivery MUST be delayed.
         return Decision(Reply.TEMP, Row.MX_LOOKUP_FAILED, f"MX look-up failed: {mx.reason.value}")
