@@ -44,6 +44,7 @@ echo nameserver 127.0.0.1 > /run/lab/resolv.conf
 mount --bind /run/lab/resolv.conf "$resolv"
 hostname mta.sender.test
 ip link set lo up
+echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind
 """
 
 

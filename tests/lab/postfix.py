@@ -188,6 +188,13 @@ class Postfix:
         await asyncio.to_thread(self._command, "postqueue", "-i", message.queue_id)
         return await self.outcome(message, attempt=attempt)
 
+    async def route(self, nexthops: Mapping[str, str]) -> None:
+        """From now on send mail for these domains to these next hops."""
+        file = self._namespace.outside(self.directory / "etc/transport")
+        with file.open("a") as transport:
+            transport.writelines(f"{domain} smtp:{nexthop}\n" for domain, nexthop in nexthops.items())
+        await asyncio.to_thread(self._command, "postfix", "reload")
+
     async def stop(self) -> None:
         """Stop following its log. The namespace's end ends the daemons, and nothing of theirs is kept."""
         await self.log.stop()
@@ -228,9 +235,8 @@ class Postfix:
             "smtp_tls_CAfile": str(self._ca_file),
             "smtp_tls_loglevel": "1",
             "smtp_tls_session_cache_database": "",
+            "transport_maps": f"texthash:{self.directory}/etc/transport",
         }
-        if self._transports:
-            settings["transport_maps"] = f"texthash:{self.directory}/etc/transport"
         return settings | self._settings
 
     def _master_cf(self) -> str:

@@ -1,0 +1,198 @@
+"""`stsguard outbound` in the lab: configured for it, started, asked, stopped, killed, started again."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from subprocess import CompletedProcess
+
+from tests.lab.namespace import LAB, LIMIT_SECONDS, NETWORKS, LabFailed, Namespace, Program
+from tests.lab.zones import BOGUS_NAME
+
+EXECUTABLE = Path(sys.executable).with_name("stsguard")
+ASK_LIMIT_SECONDS = 60.0
+MAX_REPLY = 200_000
+
+Value = str | int | bool | list[str]
+Settings = Mapping[str, Mapping[str, Value]]
+
+
+class Stsguard:
+    """One daemon with configuration, store and sockets of its own; the store outlives `stop`, `kill` and `start`."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        name: str,
+        *,
+        port: int,
+        queues: Sequence[Path],
+        ca_file: Path,
+        overrides: str = "",
+        settings: Settings | None = None,
+    ) -> None:
+        """Describe it; nothing runs before `start`.
+
+        Args:
+            name: names its directory, and its socket in each of `queues`.
+            port: of 127.0.0.1, where it answers as well.
+            queues: Postfix queue directories; a chrooted smtp(8) sees `stsguard/NAME.sock` in its own.
+            ca_file: what it trusts, inside the lab.
+            overrides: the text of the override file.
+            settings: more configuration by section; it wins.
+        """
+        self._namespace = namespace
+        self.name = name
+        self.port = port
+        self.directory = LAB / f"stsguard-{name}"
+        self._sockets = [queue / "stsguard" / f"{name}.sock" for queue in queues]
+        self._ca_file = ca_file
+        self._overrides = overrides
+        self._settings = settings or {}
+        self._program: Program | None = None
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._asking = asyncio.Lock()
+
+    @property
+    def config_file(self) -> Path:
+        """Its configuration file, inside the lab."""
+        return self.directory / "stsguard.toml"
+
+    @property
+    def database(self) -> Path:
+        """Its database, inside the lab."""
+        return self.directory / "stsguard.db"
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs."""
+        return self._program is not None and self._program.running
+
+    async def start(self) -> None:
+        """Start it and return when all its sockets accept connections.
+
+        Raises:
+            LabFailed: it ended instead, or took too long; the message holds its log.
+        """
+        outside = self._namespace.outside(self.directory)
+        outside.mkdir(exist_ok=True)
+        self._namespace.outside(self.config_file).write_text(_toml(self._configuration()))
+        (outside / "overrides.toml").write_text(self._overrides)
+        with (outside / "log").open("ab") as log:
+            command = [str(EXECUTABLE), "outbound", "--config", str(self.config_file)]
+            self._program = await asyncio.to_thread(self._namespace.spawn, command, log)
+        limit = time.monotonic() + LIMIT_SECONDS
+        while not await self._listens():
+            if not self.running:
+                raise LabFailed(f"stsguard {self.name} has ended with {self._program.exit_status}:\n{self.log()}")
+            if time.monotonic() > limit:
+                raise LabFailed(f"stsguard {self.name} does not listen:\n{self.log()}")
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> int:
+        """End it in order and return its exit status."""
+        return await self._end(Program.stop)
+
+    async def kill(self) -> None:
+        """End it as `kill -9` does."""
+        await self._end(Program.kill)
+
+    async def lookup(self, key: str, map_name: str = "policy") -> str:
+        """Its reply to `key`, as Postfix would get it.
+
+        Raises:
+            LabFailed: no reply.
+        """
+        request = f"{map_name} {key}".encode()
+        async with self._asking:
+            try:
+                async with asyncio.timeout(ASK_LIMIT_SECONDS):
+                    return await self._ask(b"%d:%s," % (len(request), request))
+            except (OSError, asyncio.IncompleteReadError, TimeoutError) as exc:
+                self._disconnect()
+                raise LabFailed(f"stsguard {self.name} does not answer: {exc!r}\n{self.log()[-5000:]}") from exc
+
+    async def flood(self, keys: Sequence[str]) -> None:
+        """Ask for all these keys at once, on a connection of its own, and wait for all replies."""
+        requests = [f"policy {key}".encode() for key in keys]
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            async with asyncio.timeout(ASK_LIMIT_SECONDS):
+                writer.write(b"".join(b"%d:%s," % (len(request), request) for request in requests))
+                for _ in requests:
+                    length = int((await reader.readuntil(b":"))[:-1])
+                    await reader.readexactly(length + 1)
+        finally:
+            writer.close()
+
+    async def command(self, *arguments: str) -> CompletedProcess[str]:
+        """`stsguard ARGUMENTS…` with this daemon's configuration."""
+        command = [str(EXECUTABLE), "--config", str(self.config_file), *arguments]
+        return await asyncio.to_thread(self._namespace.run, command, check=False)
+
+    def log(self) -> str:
+        """Its log so far, over all starts."""
+        file = self._namespace.outside(self.directory / "log")
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    async def _end(self, how: Callable[[Program], None]) -> int:
+        self._disconnect()
+        if self._program is None:
+            return 0
+        program, self._program = self._program, None
+        await asyncio.to_thread(how, program)
+        return program.wait()
+
+    async def _ask(self, request: bytes) -> str:
+        if self._connection is None:
+            self._connection = await asyncio.open_connection("127.0.0.1", self.port, limit=MAX_REPLY)
+        reader, writer = self._connection
+        writer.write(request)
+        await writer.drain()
+        length = int((await reader.readuntil(b":"))[:-1])
+        return (await reader.readexactly(length + 1))[:-1].decode("utf-8", "replace")
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection[1].close()
+            self._connection = None
+
+    async def _listens(self) -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            writer.close()
+            for socket in self._sockets:
+                _, writer = await asyncio.open_unix_connection(self._namespace.outside(socket))
+                writer.close()
+        except OSError:
+            return False
+        return True
+
+    def _configuration(self) -> dict[str, dict[str, Value]]:
+        configuration: dict[str, dict[str, Value]] = {
+            "store": {"url": f"sqlite:///{self.database}"},
+            "dns": {"nameservers": ["127.0.0.1:53"], "bogus_name": BOGUS_NAME},
+            "network": {"ca_file": str(self._ca_file), "allow_private_addresses": [str(net) for net in NETWORKS]},
+            "lookup": {
+                "listen": [f"inet:127.0.0.1:{self.port}", *(f"unix:{socket}" for socket in self._sockets)],
+                "overrides": str(self.directory / "overrides.toml"),
+                "postfix_dane": "yes",
+            },
+            "verification": {"interval": "1m", "helo": "mta.sender.test"},
+            "admin": {"listen": f"unix:{self.directory}/admin.sock"},
+            "log": {"level": "debug"},
+        }
+        for section, values in self._settings.items():
+            configuration.setdefault(section, {}).update(values)
+        return configuration
+
+
+def _toml(configuration: Mapping[str, Mapping[str, Value]]) -> str:
+    # A JSON string, number, boolean or list of strings is the same in TOML.
+    lines = []
+    for section, values in configuration.items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+    return "\n".join(lines) + "\n"

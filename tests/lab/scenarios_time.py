@@ -1,0 +1,263 @@
+"""What changes over time: a new policy, a changed MX set, expiry, floods, restarts, a broken store, no daemon."""
+
+from tests.lab.certificates import CertificateKind
+from tests.lab.scenario_model import (
+    Answer,
+    Command,
+    DaemonAction,
+    Deliver,
+    Demand,
+    Flood,
+    Mx,
+    MxLookup,
+    Publication,
+    Publish,
+    Retry,
+    Scenario,
+    Tlsa,
+    policy,
+)
+
+BAD = CertificateKind.SELF_SIGNED
+NEW_RECORD = ("v=STSv1; id=2;",)
+TWO_HOSTS = (Mx(10), Mx(20))
+REFRESH = Command(("cache", "refresh", "{domain}"))
+# As the table says of a change: the MX set of the scenario stays as it is, so that names keep their numbers.
+GONE = Publication(records=None, site=None, mx=(Mx(certificate=BAD),))
+
+CHANGES = (
+    Scenario(
+        "change-by-new-id",
+        "a new id announces a policy for other hosts; it is noticed without a command",
+        Demand.DELIVER_VERIFIED,
+        "RFC 8461 §3.1, §5.1",
+        Publication(site=policy("enforce", "{mx1}"), mx=TWO_HOSTS),
+        steps=(
+            Deliver("sent Verified mx1"),
+            Answer("secure mx1"),
+            Publish(Publication(records=NEW_RECORD, site=policy("enforce", "{mx2}"), mx=TWO_HOSTS)),
+            Answer("secure mx2", eventually=True),
+            Deliver("sent Verified mx2"),
+        ),
+    ),
+    Scenario(
+        "change-by-refresh",
+        "a new id announces a policy for other hosts; the operator asks for it",
+        Demand.DELIVER_VERIFIED,
+        "RFC 8461 §3.1",
+        Publication(site=policy("enforce", "{mx1}"), mx=TWO_HOSTS),
+        steps=(
+            Deliver("sent Verified mx1"),
+            Publish(Publication(records=NEW_RECORD, site=policy("enforce", "{mx2}"), mx=TWO_HOSTS)),
+            REFRESH,
+            Answer("secure mx2"),
+            Deliver("sent Verified mx2"),
+        ),
+    ),
+    Scenario(
+        "change-to-none",
+        "a new id announces mode none: it replaces the policy at once",
+        Demand.DELIVER,
+        "RFC 8461 §8.3",
+        Publication(mx=(Mx(certificate=BAD),)),
+        steps=(
+            Deliver("deferred 4.7.5"),
+            Publish(Publication(records=NEW_RECORD, site=policy("none"), mx=(Mx(certificate=BAD),))),
+            REFRESH,
+            Answer("NOTFOUND"),
+            Retry("sent Untrusted"),
+        ),
+    ),
+    Scenario(
+        "change-to-testing",
+        "a new id announces mode testing",
+        Demand.DELIVER,
+        "RFC 8461 §5",
+        Publication(mx=(Mx(certificate=BAD),)),
+        steps=(
+            Deliver("deferred 4.7.5"),
+            Publish(Publication(records=NEW_RECORD, site=policy("testing"), mx=(Mx(certificate=BAD),))),
+            REFRESH,
+            Answer("NOTFOUND"),
+            Retry("sent Untrusted"),
+        ),
+    ),
+    Scenario(
+        "change-to-enforce",
+        "a new id announces mode enforce",
+        Demand.WITHHOLD,
+        "RFC 8461 §5",
+        Publication(site=policy("testing"), mx=(Mx(certificate=BAD),)),
+        steps=(
+            Deliver("sent Untrusted"),
+            Publish(Publication(records=NEW_RECORD, mx=(Mx(certificate=BAD),))),
+            REFRESH,
+            Answer("secure mx1"),
+            Deliver("deferred 4.7.5"),
+        ),
+    ),
+    Scenario(
+        "certificate-mended",
+        "the MX host's certificate is replaced by a good one: the deferred message goes out",
+        Demand.DELIVER_VERIFIED,
+        "RFC 8461 §5",
+        Publication(mx=(Mx(certificate=CertificateKind.EXPIRED),)),
+        steps=(Deliver("deferred 4.7.5"), Publish(Publication()), Retry("sent Verified"), Answer("secure mx1")),
+    ),
+    Scenario(
+        "mx-changes",
+        "the MX set changes to another permitted host; a reply lives no longer than the records behind it",
+        Demand.DELIVER_VERIFIED,
+        "RFC 8461 §5",
+        Publication(site=policy("enforce", "*.{mx_zone}"), mx=TWO_HOSTS),
+        steps=(
+            Deliver("sent Verified mx1"),
+            Answer("secure mx1 mx2"),
+            Publish(Publication(site=policy("enforce", "*.{mx_zone}"), mx=(Mx(30, host="mx2"),))),
+            Answer("secure mx2", eventually=True),
+            Deliver("sent Verified mx2"),
+        ),
+    ),
+    Scenario(
+        "tlsa-removed",
+        "the TLSA records are withdrawn: MTA-STS takes over",
+        Demand.DELIVER_VERIFIED,
+        "RFC 8461 §5",
+        Publication(signed=True, mx=(Mx(signed=True, tlsa=Tlsa.MATCHING),)),
+        steps=(
+            Deliver("sent Verified"),
+            Answer("dane-only"),
+            Publish(Publication(signed=True, mx=(Mx(signed=True),))),
+            Answer("secure mx1", eventually=True),
+            Deliver("sent Verified"),
+        ),
+    ),
+    Scenario(
+        "mx-lookup-breaks",
+        "a policy is in force, and then the MX look-up fails: never less than TEMP",
+        Demand.WITHHOLD,
+        "RFC 7672 §2.1.2",
+        Publication(signed=True, mx=(Mx(signed=True),)),
+        steps=(
+            Deliver("sent Verified"),
+            Answer("secure mx1"),
+            Publish(Publication(signed=True, mx=(Mx(signed=True),), mx_lookup=MxLookup.BOGUS)),
+            Answer("TEMP", eventually=True),
+            Deliver("deferred"),
+        ),
+    ),
+    Scenario(
+        "expired-policy",
+        "record and policy host have vanished, and the cached policy's max_age has passed",
+        Demand.DELIVER,
+        "RFC 8461 §3.3",
+        Publication(site=policy("enforce", max_age=5), mx=(Mx(certificate=BAD),)),
+        steps=(
+            Deliver("deferred 4.7.5"),
+            Publish(GONE),
+            Answer("NOTFOUND", eventually=True),
+            Retry("sent Untrusted"),
+        ),
+    ),
+    Scenario(
+        "flood",
+        "record and policy host have vanished, and far more other domains come than there is room for",
+        Demand.WITHHOLD,
+        "RFC 8461 §3.3, §10.2",
+        Publication(mx=(Mx(certificate=BAD),)),
+        steps=(
+            Deliver("deferred 4.7.5"),
+            Answer("secure mx1"),
+            Publish(GONE),
+            Flood(1500),
+            Answer("secure mx1"),
+            Deliver("deferred 4.7.5"),
+        ),
+        daemon="small",
+    ),
+)
+
+RESTARTS = (
+    Scenario(
+        "killed",
+        "record and policy host have vanished, and the daemon was killed and started again",
+        Demand.WITHHOLD,
+        "RFC 8461 §3.3",
+        Publication(mx=(Mx(certificate=BAD),)),
+        steps=(
+            Deliver("deferred 4.7.5"),
+            Answer("secure mx1"),
+            DaemonAction.KILL,
+            Publish(GONE),
+            DaemonAction.START,
+            Answer("secure mx1"),
+            Deliver("deferred 4.7.5"),
+        ),
+        daemon="volatile",
+    ),
+    Scenario(
+        "daemon-down",
+        "the daemon is down: mail waits, and goes out when it is back",
+        Demand.DELIVER_VERIFIED,
+        "operator",
+        Publication(),
+        steps=(
+            DaemonAction.STOP,
+            Deliver("deferred 4.7.5 plaintext"),
+            DaemonAction.START,
+            Retry("sent Verified"),
+            Answer("secure mx1"),
+        ),
+        daemon="volatile",
+    ),
+    Scenario(
+        "store-unreadable-fetch-fails",
+        "the store can't be read, and the policy can't be fetched: an enforced one may be lying there",
+        Demand.WITHHOLD,
+        "RFC 8461 §3.3",
+        Publication(site=policy("enforce", status="500 Internal Server Error"), mx=(Mx(certificate=BAD),)),
+        steps=(
+            DaemonAction.STOP,
+            DaemonAction.BREAK_STORE,
+            DaemonAction.START,
+            Deliver("deferred 4.7.5 plaintext"),
+            Answer("TEMP"),
+            DaemonAction.CHECK_BROKEN_STORE,
+        ),
+        daemon="volatile",
+    ),
+    Scenario(
+        "store-unreadable-fetch-works",
+        "the store can't be read: a policy that can be fetched is enforced all the same",
+        Demand.DELIVER_VERIFIED,
+        "RFC 8461 §5",
+        Publication(),
+        steps=(
+            DaemonAction.STOP,
+            DaemonAction.BREAK_STORE,
+            DaemonAction.START,
+            Deliver("sent Verified"),
+            Answer("secure mx1"),
+            DaemonAction.CHECK_BROKEN_STORE,
+        ),
+        daemon="volatile",
+    ),
+    Scenario(
+        "store-unreadable-no-record",
+        "the store can't be read, and the domain has no record: no policy of it can be lying there",
+        Demand.DELIVER,
+        "RFC 8461 §3.1",
+        Publication(records=None, site=None, mx=(Mx(certificate=BAD),)),
+        steps=(
+            DaemonAction.STOP,
+            DaemonAction.BREAK_STORE,
+            DaemonAction.START,
+            Deliver("sent Untrusted"),
+            Answer("NOTFOUND"),
+            DaemonAction.CHECK_BROKEN_STORE,
+        ),
+        daemon="volatile",
+    ),
+)
+
+ROWS: tuple[Scenario, ...] = (*CHANGES, *RESTARTS)
