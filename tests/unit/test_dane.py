@@ -463,7 +463,7 @@ def test_a_compressed_point_is_not_written_anew() -> None:
         b"\x30\x82\x01",
         b"\x30\x10\x30\x10",
         b"\x30\x02\x30\x00",
-        element(0x30, element(0x30, SERIAL, EMPTY, EMPTY, EMPTY, EMPTY), SIGNATURE),  # no key in the part that is signed
+        element(0x30, element(0x30, SERIAL, EMPTY, EMPTY, EMPTY, EMPTY), SIGNATURE),  # no key in what is signed
         LEAF.der[:200],
     ],
 )
