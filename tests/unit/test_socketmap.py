@@ -198,3 +198,12 @@ def test_pinned_mx_gives_a_policy_with_its_own_lines() -> None:
         Mode.ENFORCE, 0, (MxPattern(EXAMPLE, False),), ("version: STSv1", "mode: enforce", "mx: example.com")
     )
     assert b"{ policy_string = mx: example.com }" in render_reply(secure(pinned), Dialect.POLICY_TLSRPT, EXAMPLE)
+
+
+def test_equal_policy_lines_are_all_kept_until_the_reply_is_too_long() -> None:
+    policy = parse_policy(b"version: STSv1\nmode: enforce\nmx: *.example.com\nmx: *.example.com\nmax_age: 60\n")
+    assert render_reply(secure(policy), Dialect.POLICY_TLSRPT, EXAMPLE).count(b"mx: *.example.com") == 2
+    policy = parse_policy(b"version: STSv1\nmode: enforce\nmx: *.example.com\nmax_age: 60\n" + b"mode: none\n" * 5000)
+    reply = render_reply(secure(policy), Dialect.POLICY_TLSRPT, EXAMPLE)
+    assert len(reply) <= MAX_REPLY_BYTES
+    assert b"{ policy_string = mode: enforce }" in reply

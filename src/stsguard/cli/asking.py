@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -72,3 +73,14 @@ def print_fields(fields: Mapping[str, object], *, indent: int = 0) -> None:
     for name, value in shown.items():
         text = ", ".join(str(item) for item in value) if isinstance(value, list) else value
         click.echo(f"{' ' * indent}{name.ljust(width)}  {printable(text)}")
+
+
+def lifetime(seconds: float) -> str:
+    """A duration for people: "6 d 23 h", "4 min", "12 s"."""
+    left = timedelta(seconds=max(0, int(seconds)))
+    hours, rest = divmod(left.seconds, 3600)
+    if left.days:
+        return f"{left.days} d {hours} h"
+    if hours:
+        return f"{hours} h {rest // 60} min"
+    return f"{rest // 60} min" if rest >= 60 else f"{rest} s"

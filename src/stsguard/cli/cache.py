@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from stsguard.cli.asking import EXIT_PROBLEM, Plain, ask, print_fields, print_json, print_rows, read_next_hop
+from stsguard.cli.asking import EXIT_PROBLEM, Plain, ask, lifetime, print_fields, print_json, print_rows, read_next_hop
 from stsguard.cli.options import config_option, json_option, read_config
 
 
@@ -32,7 +32,7 @@ def list_(would_defer: bool, limit: int, as_json: bool, config_file: Path) -> No
     else:
         print_rows(
             [
-                (row["domain"], row["mode"], row["id"], _life(row["expires_in"]), " ".join(row["mx"]), _trouble(row))
+                (row["domain"], row["mode"], row["id"], lifetime(row["expires_in"]), " ".join(row["mx"]), _trouble(row))
                 for row in rows
             ],
             ("domain", "mode", "id", "expires in", "mx", "refresh"),
@@ -50,14 +50,8 @@ def _print_would_defer(rows: list[Plain]) -> None:
     )
 
 
-def _life(seconds: int) -> str:
-    from stsguard.discovery.describe import plain_lifetime
-
-    return plain_lifetime(seconds)
-
-
 def _trouble(row: Plain) -> str:
-    return f"failing: {row['refresh_failure']}" if row.get("refresh_failure") else f"in {_life(row['refresh_in'])}"
+    return f"failing: {row['refresh_failure']}" if row.get("refresh_failure") else f"in {lifetime(row['refresh_in'])}"
 
 
 @cache.command()

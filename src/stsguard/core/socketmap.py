@@ -19,6 +19,7 @@ from stsguard.core.tlspolicy import Decision, Reply
 from stsguard.names import Domain, NameInvalid
 
 MAX_REPLY_BYTES = 100_000  # socketmap_max_reply_size, without the framing
+MAX_KEPT_STRINGS = 20  # a policy may repeat its version or mode thousands of times; the first counts
 SMTP_PORT = 25
 NOTFOUND = b"NOTFOUND "
 
@@ -171,18 +172,19 @@ def _render_secure(decision: Decision, dialect: Dialect, policy_domain: Domain) 
     attributes += [f" mx_host_pattern={name}" for name in decision.mx_host_patterns]
     text = (base + "".join(attributes)).encode("ascii")
     strings = _policy_strings(decision.policy)
-    full = text + b"".join(strings.values())
+    full = text + b"".join(map(_attribute, strings))
     if len(full) <= MAX_REPLY_BYTES:
         return full
-    kept = (line for name, line in strings.items() if name.startswith(("version:", "mode:")))
-    return text + b"".join(kept)
+    kept = [line for line in strings if line.startswith(("version:", "mode:"))]
+    return text + b"".join(map(_attribute, kept[:MAX_KEPT_STRINGS]))
 
 
-def _policy_strings(policy: Policy) -> dict[str, bytes]:
+def _policy_strings(policy: Policy) -> list[str]:
     # A brace in an extension field could end the attribute early and start another: such a line is left out. Reports
     # take the policy from the store, so nothing is lost.
-    return {
-        line: b" { policy_string = " + line.strip().encode("utf-8") + b" }"
-        for line in policy.policy_text
-        if line.strip() and "{" not in line and "}" not in line
-    }
+    lines = (line.strip() for line in policy.policy_text)
+    return [line for line in lines if line and "{" not in line and "}" not in line]
+
+
+def _attribute(line: str) -> bytes:
+    return b" { policy_string = " + line.encode("utf-8") + b" }"

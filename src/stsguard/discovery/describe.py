@@ -1,7 +1,7 @@
 """Decisions and evidence as plain data, for JSON and for the commands that print it."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from stsguard.core.dane import MxEvidence, MxHost
 from stsguard.core.mtasts import Policy, mx_permitted
@@ -159,14 +159,3 @@ def plain_demand(destination: Destination, demand: Demand, results: Results, *, 
         },
         "mx": mx,
     }
-
-
-def plain_lifetime(seconds: float) -> str:
-    """A duration for people: "6 d 23 h", "4 min", "12 s"."""
-    left = timedelta(seconds=max(0, int(seconds)))
-    hours, rest = divmod(left.seconds, 3600)
-    if left.days:
-        return f"{left.days} d {hours} h"
-    if hours:
-        return f"{hours} h {rest // 60} min"
-    return f"{rest // 60} min" if rest >= 60 else f"{rest} s"

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from stsguard.core import netstring
 from stsguard.core.errors import RequestInvalid
@@ -120,13 +121,13 @@ class LookupProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, unless there are too many."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (narrows the type)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's, they only have its methods.
+        self._transport = cast(asyncio.Transport, transport)
         connections.inc()
         if len(self._service.open_connections) >= MAX_CONNECTIONS:
             refused_connections.inc()
             outcome(log, logging.ERROR, "too many connections, one refused", limit=MAX_CONNECTIONS)
-            transport.abort()
+            self._transport.abort()
             return
         self._service.open_connections.add(self)
 
