@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import re
 import socket
 import ssl
@@ -43,7 +44,6 @@ IPAddress = IPv4Address | IPv6Address
 
 MAX_LINE_LENGTH = 4096  # RFC 5321 §4.5.3.1.5 says 512 octets; servers exceed it
 MAX_REPLY_LINES = 128
-MAX_HANDSHAKE_LENGTH = 512 * 1024  # OpenSSL takes chains of 100 kB
 QUIT_SECONDS = 3.0
 _READ_SIZE = 8192
 _DER = 2  # _ssl.ENCODING_DER
@@ -187,11 +187,12 @@ class SmtpProber:
                 return _Seen(handshake_error=HANDSHAKE_FAILED, detail=str(exc))
             except OSError as exc:
                 return _Seen(inconclusive=f"{peer.phase}: {_error_name(exc)}")
-            await peer.leave()
+            if not seen.handshake_error:
+                await peer.leave()
         return seen
 
     async def _converse(self, peer: "_Peer", server_name: Domain, context: ssl.SSLContext) -> _Seen:
-        """The dialogue up to the handshake. What it returns is followed by a QUIT."""
+        """The dialogue up to the handshake. What it returns is followed by a QUIT, unless TLS failed."""
         peer.phase = "banner"
         greeting = await peer.read_reply()
         if greeting.code != 220:
@@ -269,7 +270,7 @@ def _load_roots(context: ssl.SSLContext, ca_file: Path | None) -> None:
         context.load_default_certs()
         # Without roots every host would fail, and our own fault would be reported as theirs. A directory of roots is
         # read when it is needed, so it does not show in the context.
-        directory = Path(ssl.get_default_verify_paths().openssl_capath)
+        directory = Path(ssl.get_default_verify_paths().capath or os.devnull)
         if not context.cert_store_stats()["x509_ca"] and not (directory.is_dir() and any(directory.iterdir())):
             raise OperatorError("this system has no CA certificates (install ca-certificates)")
         return
@@ -344,16 +345,13 @@ class _Peer:
             _HandshakeFailed: any other failure, the connection's end included.
         """
         tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
-        received = 0
         while True:
             try:
                 tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
                 await self._flush()
-                received += await self._receive()
-                if received > MAX_HANDSHAKE_LENGTH:
-                    raise _HandshakeFailed("endless handshake") from None
+                await self._receive()  # OpenSSL bounds the messages, the deadline their number
             except ssl.SSLCertVerificationError:
                 with contextlib.suppress(OSError):
                     await self._flush()  # the alert that tells the server why
@@ -373,7 +371,7 @@ class _Peer:
             except ConnectionError as exc:
                 raise _HandshakeFailed(_error_name(exc)) from exc
 
-    async def _receive(self) -> int:
+    async def _receive(self) -> None:
         try:
             data = await self._loop.sock_recv(self._sock, _READ_SIZE)
         except ConnectionError as exc:
@@ -381,7 +379,6 @@ class _Peer:
         if not data:
             raise _HandshakeFailed("connection closed")
         self._incoming.write(data)
-        return len(data)
 
     async def leave(self) -> None:
         """QUIT and a short wait for the answer (RFC 5321 §4.1.1.10). Whatever happens, nothing depends on it."""

@@ -1,0 +1,515 @@
+"""Probing real SMTP servers on loopback: good ones, broken ones and hostile ones."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import ssl
+import warnings
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from stsguard.adapters.smtp_probe import SmtpProber
+from stsguard.core.dane import TlsaRecord
+from stsguard.core.errors import OperatorError, ResultType
+from stsguard.core.mxcheck import MxProbe, postfix_would_match
+from stsguard.names import Domain
+from tests.integration.scripted_smtp import EHLO_REPLY, ScriptedServer, closed_port
+from tests.lab.ca import IssuedCertificate, ThrowAwayCA
+
+MX = Domain("mx.example.com")
+LOOPBACK = ip_address("127.0.0.1")
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> ThrowAwayCA:
+    return ThrowAwayCA(tmp_path / "ca")
+
+
+def prober(ca: ThrowAwayCA | None, port: int, *, timeout_seconds: float = 30, permit: bool = True) -> SmtpProber:
+    return SmtpProber(
+        helo="sender.example.net",
+        permits=lambda _address: permit,
+        now=lambda: datetime.now(UTC),
+        port=port,
+        ca_file=ca.ca_file if ca else None,
+        timeout_seconds=timeout_seconds,
+    )
+
+
+async def probed(
+    ca: ThrowAwayCA,
+    server: ScriptedServer,
+    *,
+    tlsa: Sequence[TlsaRecord] = (),
+    reference_identifiers: Sequence[Domain] = (),
+    timeout_seconds: float = 30,
+) -> MxProbe:
+    async with server.running():
+        one = prober(ca, server.port, timeout_seconds=timeout_seconds)
+        probe = await one.probe(MX, LOOPBACK, tlsa, reference_identifiers=reference_identifiers)
+        await server.until(lambda server: server.ended == server.connections)
+    assert (probe.mx_hostname, probe.address) == (MX, LOOPBACK)
+    return probe
+
+
+def presenting(issued: IssuedCertificate) -> ScriptedServer:
+    return ScriptedServer(issued.server_context())
+
+
+# Certificates
+
+
+async def test_a_valid_host(ca: ThrowAwayCA) -> None:
+    server = presenting(ca.issue([MX, "*.example.org"], intermediate=True, common_name="a host"))
+    probe = await probed(ca, server)
+    assert probe.tls
+    assert probe.trusted
+    assert not probe.inconclusive
+    assert (probe.result_type, probe.failure_reason_code) == (None, "")
+    assert probe.dane_matched is None
+    assert probe.tls_version == "TLSv1.3"
+    assert probe.certificate is not None
+    assert probe.certificate.dns_names == (MX, "*.example.org")
+    assert probe.certificate.common_name == "a host"
+    assert datetime.now(UTC) - HOUR < probe.at <= datetime.now(UTC)
+    assert server.connections == 1
+
+
+async def test_rfc8461_7_1_sni_is_the_mx_hostname(ca: ThrowAwayCA) -> None:
+    server = presenting(ca.issue([MX]))
+    await probed(ca, server, reference_identifiers=[Domain("base.example.org")])  # without TLSA records no DANE
+    assert server.server_names == [MX]
+
+
+async def test_the_server_is_greeted_by_the_configured_name_and_left_politely(ca: ThrowAwayCA) -> None:
+    server = presenting(ca.issue([MX]))
+    await probed(ca, server)
+    assert server.commands == [b"EHLO sender.example.net\r\n", b"STARTTLS\r\n"]
+    assert server.tls_commands == [b"QUIT\r\n"]
+
+
+CERTIFICATES = {
+    "wrong name": (ResultType.CERTIFICATE_HOST_MISMATCH, "", True),
+    "CN and no SAN": (ResultType.CERTIFICATE_HOST_MISMATCH, "no-subjectAltName-dNSName", True),
+    "expired": (ResultType.CERTIFICATE_EXPIRED, "certificate_has_expired", False),
+    "not yet valid": (ResultType.CERTIFICATE_NOT_TRUSTED, "certificate_is_not_yet_valid", False),
+    "self-signed": (ResultType.CERTIFICATE_NOT_TRUSTED, "self-signed_certificate", False),
+    "unknown CA": (ResultType.CERTIFICATE_NOT_TRUSTED, "unable_to_get_local_issuer_certificate", False),
+    "missing intermediate": (ResultType.CERTIFICATE_NOT_TRUSTED, "unable_to_get_local_issuer_certificate", False),
+    "for clients only": (ResultType.CERTIFICATE_NOT_TRUSTED, "unsuitable_certificate_purpose", False),
+}
+
+
+def issue(case: str, ca: ThrowAwayCA, directory: Path) -> IssuedCertificate:
+    now = datetime.now(UTC)
+    match case:
+        case "wrong name":
+            return ca.issue(["mx2.example.com"])
+        case "CN and no SAN":
+            return ca.issue([], common_name=MX, san=False)
+        case "expired":
+            return ca.issue([MX], not_before=now - 2 * HOUR, not_after=now - HOUR)
+        case "not yet valid":
+            return ca.issue([MX], not_before=now + HOUR, not_after=now + 2 * HOUR)
+        case "self-signed":
+            return ca.issue([MX], self_signed=True)
+        case "unknown CA":
+            return ThrowAwayCA(directory / "other", name="Another CA").issue([MX])
+        case "missing intermediate":
+            return ca.issue([MX], intermediate=True, send_intermediate=False)
+        case _:
+            return ca.issue([MX], server_auth=False)
+
+
+@pytest.mark.parametrize("case", CERTIFICATES)
+async def test_rfc8461_4_2_bad_certificates(ca: ThrowAwayCA, tmp_path: Path, case: str) -> None:
+    result_type, reason, trusted = CERTIFICATES[case]
+    issued = issue(case, ca, tmp_path)
+    server = presenting(issued)
+    probe = await probed(ca, server)
+    assert (probe.result_type, probe.failure_reason_code, probe.trusted) == (result_type, reason, trusted)
+    assert probe.tls
+    assert not probe.inconclusive
+    # The facts are there whether the chain verifies or not; only an untrusted one takes a second connection.
+    assert probe.certificate is not None
+    assert probe.certificate.sha256 == hashlib.sha256(issued.certificate.public_bytes(Encoding.DER)).hexdigest()
+    assert server.connections == (1 if trusted else 2)
+    assert server.server_names == [MX] * server.connections
+    assert server.tls_commands == [b"QUIT\r\n"]
+
+
+async def test_a_chain_with_a_cn_only_is_what_postfix_accepts(ca: ThrowAwayCA) -> None:
+    probe = await probed(ca, presenting(ca.issue([], common_name=MX, san=False)))
+    assert probe.trusted
+    assert probe.certificate is not None
+    assert postfix_would_match(probe.certificate, MX)
+
+
+async def test_what_a_host_shows_only_once_does_not_change_the_verdict(ca: ThrowAwayCA) -> None:
+    """The second connection is for facts alone: a good certificate on it makes no bad one good."""
+    server = presenting(ca.issue([MX], self_signed=True))
+    good = ca.issue([MX]).server_context()
+
+    def switch(tls: ssl.SSLObject, _name: str | None, _context: object) -> None:
+        if server.connections == 2:
+            tls.context = good
+
+    async with server.running():
+        assert server.tls is not None
+        server.tls.sni_callback = switch
+        probe = await prober(ca, server.port).probe(MX, LOOPBACK, [])
+    assert (probe.result_type, probe.trusted) == (ResultType.CERTIFICATE_NOT_TRUSTED, False)
+
+
+# STARTTLS
+
+
+@pytest.mark.parametrize(
+    "ehlo",
+    [
+        b"250 mx.example.com\r\n",
+        b"250-mx.example.com\r\n250 PIPELINING\r\n",
+        b"250-STARTTLS\r\n250 PIPELINING\r\n",  # the first line is the host's name
+        b"250-mx.example.com\r\n250-XSTARTTLS\r\n250 8BITMIME STARTTLS\r\n",
+        b"250-mx.example.com\r\n250- \r\n250\r\n",
+    ],
+)
+async def test_rfc3207_a_host_that_does_not_offer_starttls(ca: ThrowAwayCA, ehlo: bytes) -> None:
+    server = ScriptedServer(ehlo=ehlo)
+    probe = await probed(ca, server)
+    assert (probe.result_type, probe.failure_reason_code) == (ResultType.STARTTLS_NOT_SUPPORTED, "")
+    assert not probe.tls
+    assert not probe.trusted
+    assert not probe.inconclusive
+    assert server.commands == [b"EHLO sender.example.net\r\n", b"QUIT\r\n"]
+
+
+@pytest.mark.parametrize("code", [454, 500, 502, 530, 554])
+async def test_a_host_that_refuses_starttls(ca: ThrowAwayCA, code: int) -> None:
+    server = ScriptedServer(starttls=f"{code} 4.7.0 not now\r\n".encode())
+    probe = await probed(ca, server)
+    assert probe.result_type is ResultType.STARTTLS_NOT_SUPPORTED
+    assert probe.failure_reason_code == f"STARTTLS-refused-{code}"
+    assert server.commands[-1] == b"QUIT\r\n"
+
+
+@pytest.mark.parametrize(
+    "ehlo",
+    [
+        b"250-mx.example.com\r\n250 starttls\r\n",
+        b"250-mx.example.com\n250-STARTTLS \n250 HELP\n",  # bare line feeds
+        b"250-\r\n250 STARTTLS\r\n",
+        b"250-mx.example.com\r\n" + b"250-X\r\n" * 100 + b"250 STARTTLS\r\n",
+    ],
+)
+async def test_odd_replies_that_offer_starttls(ca: ThrowAwayCA, ehlo: bytes) -> None:
+    server = presenting(ca.issue([MX]))
+    server.ehlo = ehlo
+    assert (await probed(ca, server)).result_type is None
+
+
+async def test_a_greeting_of_several_lines(ca: ThrowAwayCA) -> None:
+    server = presenting(ca.issue([MX]))
+    server.greeting = b"220-welcome\r\n220-to this host\r\n220 ESMTP\r\n"
+    assert (await probed(ca, server)).result_type is None
+
+
+# The handshake
+
+
+async def test_rfc8461_7_2_tls_1_1_is_a_failed_handshake(ca: ThrowAwayCA) -> None:
+    context = ca.issue([MX]).server_context()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # this is what is to be refused
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    probe = await probed(ca, ScriptedServer(context))
+    assert (probe.result_type, probe.failure_reason_code) == (ResultType.VALIDATION_FAILURE, "tls-handshake-failure")
+    assert not probe.tls
+    assert not probe.trusted
+
+
+async def test_tls_1_2_is_enough(ca: ThrowAwayCA) -> None:
+    context = ca.issue([MX]).server_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    probe = await probed(ca, ScriptedServer(context))
+    assert (probe.result_type, probe.tls_version) == (None, "TLSv1.2")
+
+
+async def test_the_chain_is_seen_with_tls_1_2_as_well(ca: ThrowAwayCA) -> None:
+    context = ca.issue([MX], self_signed=True).server_context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    probe = await probed(ca, ScriptedServer(context))
+    assert probe.result_type is ResultType.CERTIFICATE_NOT_TRUSTED
+    assert probe.certificate is not None
+
+
+@pytest.mark.parametrize("sent", [None, b"500 what?\r\n", b"\x15\x03\x01\x00\x02\x02\x28", os.urandom(64)])
+async def test_a_host_that_breaks_the_handshake(ca: ThrowAwayCA, sent: bytes | None) -> None:
+    probe = await probed(ca, ScriptedServer(instead_of_handshake=sent))
+    assert (probe.result_type, probe.failure_reason_code) == (ResultType.VALIDATION_FAILURE, "tls-handshake-failure")
+    assert not probe.inconclusive
+
+
+async def test_rfc3207_5_plaintext_after_starttls_is_refused(ca: ThrowAwayCA) -> None:
+    server = presenting(ca.issue([MX]))
+    server.starttls = b"220 go ahead\r\n250 injected\r\n"
+    probe = await probed(ca, server)
+    assert (probe.result_type, probe.failure_reason_code) == (ResultType.VALIDATION_FAILURE, "plaintext-after-starttls")
+    assert server.server_names == []  # no handshake was begun
+
+
+# What says nothing of TLS
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (partial(ScriptedServer, greeting=b"554 no mail from you\r\n"), "banner: 554"),
+        (partial(ScriptedServer, greeting=b"450 greylisted\r\n"), "banner: 450"),
+        (partial(ScriptedServer, greeting=b"421 busy\r\n"), "banner: 421"),
+        (partial(ScriptedServer, greeting=b"250 odd\r\n"), "banner: 250"),
+        (partial(ScriptedServer, ehlo=b"550 I do not like your name\r\n"), "EHLO: 550"),
+        (partial(ScriptedServer, ehlo=b"421 busy\r\n"), "EHLO: 421"),
+        (partial(ScriptedServer, starttls=b"421 shutting down\r\n"), "STARTTLS: 421"),
+        (partial(ScriptedServer, greeting=None), "banner: connection closed"),
+        (partial(ScriptedServer, ehlo=None), "EHLO: connection closed"),
+        (partial(ScriptedServer, starttls=None), "STARTTLS: connection closed"),
+        (partial(ScriptedServer, greeting=b"HTTP/1.1 400 Bad Request\r\n"), "banner: no SMTP reply"),
+        (partial(ScriptedServer, greeting=b"\xff\x00\x16\x03\r\n"), "banner: no SMTP reply"),
+        (partial(ScriptedServer, greeting=b"220x\r\n"), "banner: no SMTP reply"),
+        (partial(ScriptedServer, ehlo=b"\r\n"), "EHLO: no SMTP reply"),
+        (partial(ScriptedServer, starttls=b"199 no such code\r\n"), "STARTTLS: no SMTP reply"),
+        (partial(ScriptedServer, ehlo=b"", forever=b"250-X\r\n"), "EHLO: endless reply"),
+        (partial(ScriptedServer, ehlo=b"", forever=b"250-XXXXXXXXX"), "EHLO: endless line"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_rfc8460_4_3_4_what_is_no_finding(
+    ca: ThrowAwayCA, script: Callable[[], ScriptedServer], reason: str
+) -> None:
+    probe = await probed(ca, script())
+    assert probe.inconclusive
+    assert probe.failure_reason_code == reason
+    assert probe.result_type is None
+    assert not probe.tls
+    assert not probe.trusted
+    assert probe.certificate is None
+
+
+@pytest.mark.parametrize("code", [554, 450])
+async def test_a_host_that_rejects_us_is_left_politely(ca: ThrowAwayCA, code: int) -> None:
+    server = ScriptedServer(greeting=f"{code} go away\r\n".encode())
+    await probed(ca, server)
+    assert server.commands == [b"QUIT\r\n"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        partial(ScriptedServer, greeting=b""),
+        partial(ScriptedServer, greeting=b"220-and so on"),
+        partial(ScriptedServer, ehlo=b""),
+        partial(ScriptedServer, starttls=b""),
+        partial(ScriptedServer, instead_of_handshake=b""),
+    ],
+    ids=["banner", "half a line", "EHLO", "STARTTLS", "handshake"],
+)
+async def test_rfc8460_4_3_4_silence_ends_at_the_deadline(
+    ca: ThrowAwayCA, script: Callable[[], ScriptedServer]
+) -> None:
+    probe = await probed(ca, script(), timeout_seconds=0.5)
+    assert probe.inconclusive
+    assert probe.failure_reason_code.endswith(": timeout")
+    assert probe.result_type is None
+
+
+@pytest.mark.parametrize("reply", [b"", None])
+async def test_a_host_that_does_not_answer_quit_changes_nothing(
+    ca: ThrowAwayCA, monkeypatch: pytest.MonkeyPatch, reply: bytes | None
+) -> None:
+    monkeypatch.setattr("stsguard.adapters.smtp_probe.QUIT_SECONDS", 0.1)
+    server = presenting(ca.issue([MX]))
+    server.quit = reply
+    assert (await probed(ca, server)).result_type is None
+    plain = ScriptedServer(ehlo=b"250 mx.example.com\r\n", quit=reply)
+    assert (await probed(ca, plain)).result_type is ResultType.STARTTLS_NOT_SUPPORTED
+
+
+async def test_nobody_listens(ca: ThrowAwayCA) -> None:
+    sock, port = closed_port()
+    with sock:
+        probe = await prober(ca, port).probe(MX, LOOPBACK, [])
+    assert probe.inconclusive
+    assert probe.failure_reason_code == "connect: ECONNREFUSED"
+
+
+async def test_an_address_that_the_guard_refuses_is_not_connected_to(ca: ThrowAwayCA) -> None:
+    server = presenting(ca.issue([MX]))
+    async with server.running():
+        probe = await prober(ca, server.port, permit=False).probe(MX, LOOPBACK, [])
+    assert probe.inconclusive
+    assert probe.failure_reason_code == "address-refused"
+    assert server.connections == 0
+
+
+async def test_out_of_file_descriptors_is_our_fault(ca: ThrowAwayCA, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = prober(ca, 25)
+
+    def no_socket(*_arguments: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("socket.socket", no_socket)
+    probe = await one.probe(MX, LOOPBACK, [])
+    assert probe.inconclusive
+    assert probe.failure_reason_code == "socket: EMFILE"
+
+
+async def test_a_cancelled_probe_ends_at_once(ca: ThrowAwayCA) -> None:
+    server = ScriptedServer(greeting=b"")
+    async with server.running():
+        task = asyncio.create_task(prober(ca, server.port).probe(MX, LOOPBACK, []))
+        await server.until(lambda server: server.connections == 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.until(lambda server: server.ended == 1)
+
+
+# DANE
+
+
+def tlsa(usage: int, selector: int, certificate: x509.Certificate) -> TlsaRecord:
+    from cryptography.hazmat.primitives.serialization import PublicFormat
+
+    content = (
+        certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if selector
+        else certificate.public_bytes(Encoding.DER)
+    )
+    return TlsaRecord(usage, selector, 1, hashlib.sha256(content).digest())
+
+
+def with_root(ca: ThrowAwayCA, issued: IssuedCertificate) -> IssuedCertificate:
+    """The certificate, presenting the root as well, as DANE-TA(2) demands (RFC 7672 §3.1.2)."""
+    issued.chain_file.write_bytes(issued.chain_file.read_bytes() + ca.ca_file.read_bytes())
+    return issued
+
+
+async def test_rfc7672_3_1_1_dane_ee(ca: ThrowAwayCA) -> None:
+    now = datetime.now(UTC)
+    issued = ca.issue(["wrong.example"], self_signed=True, not_before=now - 2 * HOUR, not_after=now - HOUR)
+    probe = await probed(ca, presenting(issued), tlsa=[tlsa(3, 1, issued.certificate)])
+    assert probe.dane_matched is True
+    assert not probe.trusted  # what MTA-STS would say of it is told beside
+    other = await probed(ca, presenting(issued), tlsa=[tlsa(3, 1, ca.certificate)])
+    assert other.dane_matched is False
+
+
+async def test_rfc7672_3_1_2_dane_ta(ca: ThrowAwayCA, tmp_path: Path) -> None:
+    unknown = ThrowAwayCA(tmp_path / "private")
+    issued = with_root(unknown, unknown.issue([MX], intermediate=True))
+    records = [tlsa(2, 0, unknown.certificate)]
+    probe = await probed(ca, presenting(issued), tlsa=records)
+    assert (probe.dane_matched, probe.trusted) == (True, False)
+    assert (await probed(ca, presenting(issued), tlsa=[tlsa(2, 0, ca.certificate)])).dane_matched is False
+
+
+async def test_rfc7672_3_2_2_dane_ta_checks_the_reference_identifiers(ca: ThrowAwayCA) -> None:
+    issued = with_root(ca, ca.issue(["example.com"]))
+    records = [tlsa(2, 0, ca.certificate)]
+    assert (await probed(ca, presenting(issued), tlsa=records)).dane_matched is False
+    identifiers = [MX, Domain("example.com")]
+    probe = await probed(ca, presenting(issued), tlsa=records, reference_identifiers=identifiers)
+    assert (probe.dane_matched, probe.result_type) == (True, ResultType.CERTIFICATE_HOST_MISMATCH)
+
+
+async def test_rfc7672_8_1_with_dane_sni_is_the_tlsa_base_domain(ca: ThrowAwayCA) -> None:
+    issued = ca.issue([MX])
+    server = presenting(issued)
+    await probed(
+        ca, server, tlsa=[tlsa(3, 1, issued.certificate)], reference_identifiers=[Domain("base.example.org"), MX]
+    )
+    assert server.server_names == ["base.example.org"]
+
+
+async def test_without_a_chain_nothing_is_said_of_dane(ca: ThrowAwayCA) -> None:
+    records = [tlsa(3, 1, ca.certificate)]
+    assert (await probed(ca, ScriptedServer(greeting=b"554 no\r\n"), tlsa=records)).dane_matched is None
+    assert (await probed(ca, ScriptedServer(ehlo=b"250 mx\r\n"), tlsa=records)).dane_matched is None
+
+
+# Surroundings
+
+
+async def test_each_probe_leaves_one_line_at_debug(ca: ThrowAwayCA, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="stsguard")
+    logging.getLogger("stsguard").propagate = True
+    await probed(ca, presenting(ca.issue([MX], self_signed=True)))
+    (record,) = [record for record in caplog.records if record.name == "stsguard.adapters.smtp_probe"]
+    assert record.getMessage() == "probed MX host"
+    fields: dict[str, object] = record.__dict__["fields"]
+    assert fields["mx_hostname"] == MX
+    assert fields["result"] == "certificate-not-trusted"
+    assert fields["reason"] == "self-signed_certificate"
+
+
+async def test_the_systems_roots_are_the_default(ca: ThrowAwayCA, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca.ca_file))
+    server = presenting(ca.issue([MX]))
+    async with server.running():
+        probe = await prober(None, server.port).probe(MX, LOOPBACK, [])
+    assert probe.result_type is None
+
+
+def test_a_system_without_roots_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    for directory in (tmp_path / "none", tmp_path):
+        monkeypatch.setenv("SSL_CERT_DIR", str(directory))
+        with pytest.raises(OperatorError, match="no CA certificates"):
+            prober(None, 25)
+
+
+def test_an_unusable_ca_file_is_refused(tmp_path: Path) -> None:
+    for content in (None, b"", b"no certificate"):
+        ca_file = tmp_path / "roots.pem"
+        if content is not None:
+            ca_file.write_bytes(content)
+        with pytest.raises(OperatorError, match=r"roots\.pem"):
+            SmtpProber(helo="x", permits=lambda _address: True, now=lambda: datetime.now(UTC), ca_file=ca_file)
+
+
+def test_it_works_on_uvloop(ca: ThrowAwayCA) -> None:
+    async def both() -> list[MxProbe]:
+        good = await probed(ca, presenting(ca.issue([MX])))
+        return [good, await probed(ca, presenting(ca.issue([MX], self_signed=True)))]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        results = runner.run(both())
+    assert [probe.result_type for probe in results] == [None, ResultType.CERTIFICATE_NOT_TRUSTED]
+
+
+async def test_ipv6(ca: ThrowAwayCA) -> None:
+    address: IPv4Address | IPv6Address = ip_address("::1")
+    server = presenting(ca.issue([MX]))
+    try:
+        async with server.running(str(address)):
+            probe = await prober(ca, server.port).probe(MX, address, [])
+    except OSError as exc:
+        pytest.skip(f"no IPv6 on loopback: {exc}")
+    assert (probe.result_type, probe.address) == (None, address)
+
+
+def test_the_default_greeting_of_the_server_offers_starttls() -> None:
+    assert EHLO_REPLY.endswith(b"250 STARTTLS\r\n")
