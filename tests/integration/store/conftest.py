@@ -1,0 +1,60 @@
+"""Fixtures: a database of each kind."""
+
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from stsguard.store.database import upgrade_database
+from stsguard.store.policies import PolicyStoreSql
+from tests.integration.store.examples import NOW
+from tests.integration.store.postgres import Cluster, cluster, programs
+
+OpenStore = Callable[[str], PolicyStoreSql]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server."""
+    found = programs()
+    if found is None:
+        reason = "PostgreSQL is not installed (package postgresql)"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with cluster(found) as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of each kind, with the newest schema."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/stsguard.db"
+    server: Cluster = request.getfixturevalue("postgres")
+    made = server.new_database()
+    upgrade_database(made)
+    return made
+
+
+@pytest.fixture
+async def new_store() -> AsyncIterator[OpenStore]:
+    """Makes stores that are closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+
+        def make(url: str) -> PolicyStoreSql:
+            store = PolicyStoreSql(url, now=lambda: NOW)
+            stack.push_async_callback(store.close)
+            return store
+
+        yield make
+
+
+@pytest.fixture
+async def store(url: str, new_store: OpenStore) -> PolicyStoreSql:
+    """An open store on a database of each kind."""
+    made = new_store(url)
+    await made.open()
+    return made
