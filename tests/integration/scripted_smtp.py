@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ class ScriptedServer:
     """What it sends at each step: b"" for nothing at all, None to close the connection instead.
 
     `commands` and `tls_commands` are what clients sent before and within TLS, `server_names` the SNI of each
-    handshake, and `forever` is sent again and again after the reply to EHLO.
+    handshake, and `forever` is sent again and again after the reply to EHLO. With `reset` the connection is reset
+    within the handshake.
     """
 
     tls: ssl.SSLContext | None = None
@@ -25,6 +27,7 @@ class ScriptedServer:
     forever: bytes = b""
     starttls: bytes | None = b"220 go ahead\r\n"
     instead_of_handshake: bytes | None = None
+    reset: bool = False
     quit: bytes | None = b"221 bye\r\n"
     commands: list[bytes] = field(default_factory=list)
     tls_commands: list[bytes] = field(default_factory=list)
@@ -106,6 +109,11 @@ class ScriptedServer:
     async def _talk_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.tls is None or self.instead_of_handshake is not None:
             await reader.read(1)  # the client begins
+            if self.reset:
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+                return
             await self._say(writer, self.instead_of_handshake)
             await reader.read()
             return

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import os
 import ssl
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from stsguard.adapters.smtp_probe import SmtpProber
 from stsguard.core.dane import TlsaRecord
@@ -24,6 +23,7 @@ from stsguard.core.mxcheck import MxProbe, postfix_would_match
 from stsguard.names import Domain
 from tests.integration.scripted_smtp import EHLO_REPLY, ScriptedServer, closed_port
 from tests.lab.ca import IssuedCertificate, ThrowAwayCA
+from tests.unit.chains import make, raw_extension
 
 MX = Domain("mx.example.com")
 LOOPBACK = ip_address("127.0.0.1")
@@ -255,11 +255,46 @@ async def test_the_chain_is_seen_with_tls_1_2_as_well(ca: ThrowAwayCA) -> None:
     assert probe.certificate is not None
 
 
-@pytest.mark.parametrize("sent", [None, b"500 what?\r\n", b"\x15\x03\x01\x00\x02\x02\x28", os.urandom(64)])
+@pytest.mark.parametrize("sent", [None, b"500 what?\r\n", b"\x15\x03\x01\x00\x02\x02\x28", bytes(range(100, 164))])
 async def test_a_host_that_breaks_the_handshake(ca: ThrowAwayCA, sent: bytes | None) -> None:
     probe = await probed(ca, ScriptedServer(instead_of_handshake=sent))
     assert (probe.result_type, probe.failure_reason_code) == (ResultType.VALIDATION_FAILURE, "tls-handshake-failure")
     assert not probe.inconclusive
+
+
+async def test_a_host_that_resets_the_handshake(ca: ThrowAwayCA) -> None:
+    probe = await probed(ca, ScriptedServer(reset=True))
+    assert (probe.result_type, probe.failure_reason_code) == (ResultType.VALIDATION_FAILURE, "tls-handshake-failure")
+
+
+async def test_a_trusted_certificate_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """OpenSSL does not look at every extension; what it passes over may yet be no certificate."""
+    authority = make("ca", ca=True, days=(-4000, 40000))
+    leaf = make(
+        "leaf",
+        issuer=authority,
+        names=[MX],
+        days=(-4000, 40000),
+        extensions=[raw_extension("1.3.6.1.5.5.7.1.1", b"\xff")],
+    )
+    files = tmp_path / "ca.pem", tmp_path / "chain.pem", tmp_path / "key.pem"
+    files[0].write_bytes(authority.certificate.public_bytes(Encoding.PEM))
+    files[1].write_bytes(leaf.certificate.public_bytes(Encoding.PEM))
+    files[2].write_bytes(leaf.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[2])
+    server = ScriptedServer(context)
+    async with server.running():
+        one = SmtpProber(
+            helo="x",
+            permits=lambda _address: True,
+            now=lambda: datetime.now(UTC),
+            port=server.port,
+            ca_file=files[0],
+        )
+        probe = await one.probe(MX, LOOPBACK, [])
+    assert (probe.result_type, probe.failure_reason_code) == (ResultType.VALIDATION_FAILURE, "certificate-unreadable")
+    assert probe.certificate is None
 
 
 async def test_rfc3207_5_plaintext_after_starttls_is_refused(ca: ThrowAwayCA) -> None:
@@ -391,8 +426,6 @@ async def test_a_cancelled_probe_ends_at_once(ca: ThrowAwayCA) -> None:
 
 
 def tlsa(usage: int, selector: int, certificate: x509.Certificate) -> TlsaRecord:
-    from cryptography.hazmat.primitives.serialization import PublicFormat
-
     content = (
         certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         if selector

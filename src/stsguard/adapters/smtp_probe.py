@@ -353,16 +353,19 @@ class _Peer:
                 await self._flush()
                 await self._receive()  # OpenSSL bounds the messages, the deadline their number
             except ssl.SSLCertVerificationError:
-                with contextlib.suppress(OSError):
-                    await self._flush()  # the alert that tells the server why
+                await self._send_alert()
                 raise
             except ssl.SSLError as exc:
-                with contextlib.suppress(OSError):
-                    await self._flush()
+                await self._send_alert()
                 raise _HandshakeFailed(exc.reason or str(exc)) from exc
         await self._flush()
         self._tls = tls
         return tls
+
+    async def _send_alert(self) -> None:
+        """Tell the server why, if it is still there; the reason is ours to keep whether it is or not."""
+        with contextlib.suppress(OSError, _HandshakeFailed):
+            await self._flush()
 
     async def _flush(self) -> None:
         if self._outgoing.pending:
