@@ -15,6 +15,7 @@ from stsguard.names import Domain
 
 if TYPE_CHECKING:
     from stsguard.app.parts import Parts
+    from stsguard.store.database import Upgrade
 
 T = TypeVar("T")
 Plain = dict[str, object]
@@ -126,6 +127,17 @@ def _with_parts(config: Config, work: Callable[["Parts"], Awaitable[T]]) -> T:
             await parts.cache.close()
 
     return asyncio.run(run())
+
+
+def upgrade_database(config: Config) -> "Upgrade":
+    """Bring the schema of the configured database to the newest revision.
+
+    Raises:
+        StoreUnavailable: it can't be used, or not be migrated; then it is as it was.
+    """
+    from stsguard.store import database
+
+    return database.upgrade_database(config.store.url)
 
 
 def read_postfix(directories: Sequence[Path], *, signed_name: str, timeout_seconds: float) -> list[PostfixFacts]:

@@ -24,12 +24,12 @@ def upgrade(config_file: Path, state_dir: Path | None, as_json: bool) -> None:
     when it starts; a copy of the file is kept beside it. Exit 0 when the schema is the newest one, 1 when the database
     was refused or could not be migrated: then it is as it was.
     """
+    from stsguard.app.commands import upgrade_database
     from stsguard.core.errors import StoreUnavailable
-    from stsguard.store.database import upgrade_database
 
     config = read_config(config_file, state_dir=state_dir)
     try:
-        done = upgrade_database(config.store.url)
+        done = upgrade_database(config)
     except StoreUnavailable as exc:
         if as_json:
             click.echo(json.dumps({"upgraded": False, "error": str(exc)}))
