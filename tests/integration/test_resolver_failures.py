@@ -12,6 +12,7 @@ import dns.name
 import dns.rcode
 import dns.rdatatype
 import pytest
+import uvloop
 
 from stsguard.adapters.resolver import DnsResolver
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord
@@ -334,3 +335,22 @@ async def test_cancelled_look_up_leaves_no_socket_behind() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     # An open socket would be a ResourceWarning, and those are errors.
+
+
+def test_under_uvloop() -> None:
+    async def run() -> None:
+        records = [f"example.test. 300 IN MX {i} mx{i}.example.test." for i in range(50)]
+
+        def handler(query: dns.message.Message, over_tcp: bool) -> Sequence[bytes]:
+            return [respond(query, *records) if over_tcp else respond(query, truncated=True)]
+
+        assert len((await ask(handler, lookup_mx)).records) == 50
+        with silent_port() as silent, pytest.raises(LookupFailed) as caught:
+            await DnsResolver([silent], timeout_seconds=0.2).lookup_mx(NAME)
+        assert caught.value.reason is LookupReason.TIMEOUT
+        with refusing_port() as refusing, pytest.raises(LookupFailed) as caught:
+            await DnsResolver([refusing], timeout_seconds=3600).lookup_mx(NAME)
+        assert caught.value.reason is LookupReason.UNREACHABLE
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())

@@ -52,6 +52,7 @@ class FetchReason(Enum):
     NO_ADDRESS = ("no-address", ResultType.STS_POLICY_FETCH_ERROR, False)
     ADDRESS_REFUSED = ("address-refused", ResultType.STS_POLICY_FETCH_ERROR, True)
     CONNECT_FAILED = ("connect-failed", ResultType.STS_POLICY_FETCH_ERROR, True)
+    CONNECTION_REFUSED = ("connection-refused", ResultType.STS_POLICY_FETCH_ERROR, False)
     TIMEOUT = ("timeout", ResultType.STS_POLICY_FETCH_ERROR, True)
     TLS_FAILED = ("tls-failed", ResultType.STS_POLICY_FETCH_ERROR, False)
     CERTIFICATE_NOT_TRUSTED = ("certificate-not-trusted", ResultType.STS_WEBPKI_INVALID, False)

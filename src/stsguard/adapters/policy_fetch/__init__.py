@@ -1,0 +1,170 @@
+"""Fetches policies over HTTPS (RFC 8461 §3.3): a `ports.PolicyFetcher` of h11 over one TLS connection of our own.
+
+One connection, one Policy Host, one request. Names are resolved by the one configured resolver; the address that the
+guard has judged is the address connected to; one deadline bounds look-up, connections, TLS, headers and body together,
+so that a server which drips an octet a second gains nothing. Whatever goes wrong is one of `FetchReason`.
+
+Left out on purpose: HTTP proxies (they would resolve and connect for us, past the guard), redirects, caching,
+revocation checks (RFC 8461 §3.3: MAY).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Protocol
+
+from stsguard.adapters.policy_fetch.connecting import choose_addresses, connect, failure_of, most_telling
+from stsguard.adapters.policy_fetch.response import HTTPS_PORT, PolicyResponse
+from stsguard.adapters.policy_fetch.tls import MAX_OVERHEAD_OCTETS, TlsConnection, tls_context
+from stsguard.core.addresses import AddressGuard
+from stsguard.core.dane import Answer
+from stsguard.core.errors import FetchReason, LookupFailed, PolicyFetchFailed, PolicyInvalid
+from stsguard.core.mtasts import Policy, parse_policy
+from stsguard.metrics import Counter
+from stsguard.names import Domain, NameInvalid
+
+FETCHES = Counter("policy_fetches", "Policy fetches over HTTPS, by what came of them.", "outcome")
+
+DEFAULT_TIMEOUT_SECONDS = 60.0  # RFC 8461 §3.3: a suggested timeout is one minute
+DEFAULT_MAX_SIZE_BYTES = 65_536  # RFC 8461 §3.3: a suggested maximum policy size is 64 kilobytes
+
+IPAddress = IPv4Address | IPv6Address
+
+
+class AddressLookup(Protocol):
+    """The part of `ports.Resolver` that is needed here."""
+
+    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
+        """A and AAAA records together; raises LookupFailed only."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a fetch has come, for the reason when its time is up. `deadline` by the loop's clock."""
+
+    deadline: float
+    phase: str = "waiting for its turn"
+    begun: bool = False
+
+
+class HttpsPolicyFetcher:
+    """Implements `ports.PolicyFetcher`.
+
+    Args:
+        resolver: for the addresses of Policy Hosts.
+        guard: decides to which of them a connection is permitted.
+        ca_file: the trusted CA certificates; None for the system's.
+        timeout_seconds: for a whole fetch.
+        max_size_bytes: the largest policy; no more of a body is read.
+        port: of the Policy Hosts; another than 443 is for tests.
+        concurrency: fetches under way at the same time. A fetch waits for its turn within its own time.
+
+    Raises:
+        OperatorError: there are no CA certificates, or they can't be read.
+    """
+
+    def __init__(
+        self,
+        resolver: AddressLookup,
+        guard: AddressGuard,
+        *,
+        ca_file: Path | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        max_size_bytes: int = DEFAULT_MAX_SIZE_BYTES,
+        port: int = HTTPS_PORT,
+        concurrency: int = 256,
+    ) -> None:
+        self._resolver = resolver
+        self._guard = guard
+        self._context = tls_context(ca_file)
+        self._timeout = timeout_seconds
+        self._max_size = max_size_bytes
+        self._port = port
+        self._slots = asyncio.Semaphore(concurrency)
+
+    async def fetch(self, policy_domain: Domain) -> Policy:
+        """The live policy of `policy_domain`.
+
+        Raises:
+            PolicyFetchFailed: for every way to fail, the policy's syntax included.
+        """
+        try:
+            policy = await self._fetch(policy_domain)
+        except PolicyFetchFailed as exc:
+            FETCHES.inc(exc.reason.code)
+            raise
+        FETCHES.inc("fetched")
+        return policy
+
+    async def _fetch(self, policy_domain: Domain) -> Policy:
+        progress = _Progress(deadline=asyncio.get_running_loop().time() + self._timeout)
+        try:
+            policy_host = policy_domain.child("mta-sts")  # RFC 8461 §3.3
+            async with asyncio.timeout_at(progress.deadline), self._slots:
+                body = await self._fetch_body(policy_host, progress)
+            return parse_policy(body)
+        except TimeoutError as exc:
+            # Nobody but us is to blame for a fetch that never had its turn.
+            reason = FetchReason.TIMEOUT if progress.begun else FetchReason.LOCAL
+            raise PolicyFetchFailed(reason, f"more than {self._timeout:g} s: {progress.phase}") from exc
+        except NameInvalid as exc:
+            raise PolicyFetchFailed(FetchReason.NO_ADDRESS, f"there is no such Policy Host: {exc}") from exc
+        except PolicyInvalid as exc:
+            raise PolicyFetchFailed(FetchReason.POLICY_SYNTAX, str(exc)) from exc
+        except OSError as exc:
+            raise failure_of(exc, policy_domain) from exc
+
+    async def _fetch_body(self, policy_host: Domain, progress: _Progress) -> bytes:
+        progress.begun, progress.phase = True, "looking up the addresses"
+        try:
+            answer = await self._resolver.lookup_addresses(policy_host)
+        except LookupFailed as exc:
+            raise PolicyFetchFailed(FetchReason.DNS_FAILED, str(exc)) from exc
+        addresses = choose_addresses(answer.records, self._guard)
+        with await self._connect_to_any(policy_host, addresses, progress) as tls:
+            progress.phase = "waiting for the response"
+            response = PolicyResponse(policy_host, max_size_bytes=self._max_size, port=self._port)
+            await tls.send(response.request)
+            body: bytes | None = None
+            while body is None:
+                data = await tls.receive()
+                body = response.receive(data) if data else response.finish()
+            return body
+
+    async def _connect_to_any(
+        self, policy_host: Domain, addresses: Sequence[IPAddress], progress: _Progress
+    ) -> TlsConnection:
+        """A session with a Policy Host whose certificate is valid, at the first of the addresses that has one.
+
+        Until then one address is as good as the next: what counts is who proves to be the Policy Host.
+        """
+        loop = asyncio.get_running_loop()
+        failures: list[PolicyFetchFailed] = []
+        for tried, address in enumerate(addresses):
+            # An address that swallows packets must not use up the time of the others, nor all of the response's.
+            left = progress.deadline - self._timeout / 10 - loop.time()
+            share = max(0.0, left) / (len(addresses) - tried)
+            try:
+                async with asyncio.timeout(share):
+                    return await self._connect(policy_host, address, progress)
+            except PolicyFetchFailed as exc:
+                failures.append(exc)
+            except OSError as exc:  # TimeoutError as well
+                failures.append(failure_of(exc, progress.phase))
+        raise most_telling(failures)
+
+    async def _connect(self, policy_host: Domain, address: IPAddress, progress: _Progress) -> TlsConnection:
+        where = f"{address} port {self._port}"
+        progress.phase = f"connecting to {where}"
+        with ExitStack() as stack:
+            sock = stack.enter_context(await connect(address, self._port))
+            progress.phase = f"TLS handshake with {where}"
+            tls = TlsConnection(
+                sock, self._context, policy_host, max_received_octets=MAX_OVERHEAD_OCTETS + 4 * self._max_size
+            )
+            await tls.handshake()
+            stack.pop_all()
+            return tls
