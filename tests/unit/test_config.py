@@ -5,12 +5,12 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -445,13 +445,23 @@ def test_named_file_that_this_user_cannot_read(tmp_path: Path, monkeypatch: pyte
     )
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(main, arguments)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.stdout, result.stderr
+Run = Callable[..., tuple[int, str, str]]
 
 
-def test_config_check(tmp_path: Path) -> None:
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command: its exit code, standard output and standard error."""
+
+    def invoke(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments, prog_name="stsguard")
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return invoke
+
+
+def test_config_check(tmp_path: Path, run: Run) -> None:
     assert run("config", "check", "--config", f"{tmp_path}/a.toml") == (
         0,
         f"{tmp_path}/a.toml: absent, so every key has its default\n",
@@ -469,7 +479,7 @@ def test_config_check(tmp_path: Path) -> None:
     assert (code, json.loads(out)) == (1, {"file": str(file), "present": True, "valid": False, "errors": wrong})
 
 
-def test_config_show_tells_values_and_where_they_come_from(tmp_path: Path) -> None:
+def test_config_show_tells_values_and_where_they_come_from(tmp_path: Path, run: Run) -> None:
     file = write(tmp_path, f'[store]\nurl = "postgresql://u:{PASSWORD}@db.example.com/x"\n[log]\nformat = "json"\n')
     code, out, _ = run("config", "show", "--config", str(file), "--state-dir", str(tmp_path / "state"))
     assert code == 0
@@ -482,14 +492,14 @@ def test_config_show_tells_values_and_where_they_come_from(tmp_path: Path) -> No
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
 
 
-def test_config_show_as_json(tmp_path: Path) -> None:
+def test_config_show_as_json(tmp_path: Path, run: Run) -> None:
     code, out, _ = run("config", "show", "--json", "--config", f"{tmp_path}/a.toml")
     shown = json.loads(out)
     assert (code, shown["present"], len(shown["options"])) == (0, False, len(OPTIONS))
     assert shown["options"][-1] == {"section": "log", "key": "format", "value": "text", "origin": "default"}
 
 
-def test_config_show_refuses_a_broken_file(tmp_path: Path) -> None:
+def test_config_show_refuses_a_broken_file(tmp_path: Path, run: Run) -> None:
     file = write(tmp_path, "[lokup]\n")
     assert run("config", "show", "--config", str(file)) == (
         1,
@@ -498,7 +508,7 @@ def test_config_show_refuses_a_broken_file(tmp_path: Path) -> None:
     )
 
 
-def test_state_dir_that_cannot_be_made(tmp_path: Path) -> None:
+def test_state_dir_that_cannot_be_made(tmp_path: Path, run: Run) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = run("config", "show", "--config", "/nonexistent", "--state-dir", f"{tmp_path}/file/x")
     assert (code, err) == (1, f"--state-dir {tmp_path}/file/x: can't be made: Not a directory\n")

@@ -5,11 +5,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from sqlalchemy import text
 
 from stsguard.cli.main import main
@@ -139,13 +139,23 @@ def test_postgresql_is_migrated_by_the_command_only(postgres: Cluster, future: M
     open_database(url, future).close()
 
 
-def upgrade(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(main, ["db", "upgrade", *arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.stdout, result.stderr
+RunUpgrade = Callable[..., tuple[int, str, str]]
 
 
-def test_db_upgrade_makes_a_database_and_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def upgrade(capsys: pytest.CaptureFixture[str]) -> RunUpgrade:
+    """Runs `stsguard db upgrade`: its exit code, standard output and standard error."""
+
+    def invoke(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["db", "upgrade", *arguments], prog_name="stsguard")
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, *capsys.readouterr()
+
+    return invoke
+
+
+def test_db_upgrade_makes_a_database_and_says_so(tmp_path: Path, upgrade: RunUpgrade) -> None:
     at = ("--config", f"{tmp_path}/absent.toml", "--state-dir", f"{tmp_path}/state")
     name = f"SQLite database {tmp_path}/state/stsguard.db"
     assert upgrade(*at) == (0, f"{name}: new, now schema 0001\n", "")
@@ -157,7 +167,7 @@ def test_db_upgrade_makes_a_database_and_says_so(tmp_path: Path) -> None:
     )
 
 
-def test_db_upgrade_names_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_db_upgrade_names_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch, upgrade: RunUpgrade) -> None:
     done = Upgrade(f"SQLite database {path}", "0001", "0002", Path(f"{path}.schema-0001"))
     monkeypatch.setattr("stsguard.store.database.upgrade_database", lambda _url: done)
     assert upgrade() == (
@@ -168,7 +178,7 @@ def test_db_upgrade_names_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert json.loads(upgrade("--json")[1])["copy"] == f"{path}.schema-0001"
 
 
-def test_db_upgrade_refuses_with_the_reason(tmp_path: Path) -> None:
+def test_db_upgrade_refuses_with_the_reason(tmp_path: Path, upgrade: RunUpgrade) -> None:
     config = tmp_path / "stsguard.toml"
     config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/none/stsguard.db"\n')
     message = f"SQLite database {tmp_path}/none/stsguard.db: the directory {tmp_path}/none does not exist"
