@@ -1,0 +1,80 @@
+"""The real daemon for a bench: `stsguard outbound` in a process of its own, with domains whose answers need no DNS."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_SECONDS = 30.0
+
+
+def write_config(directory: Path, domains: int) -> Path:
+    """A configuration with `domains` overrides, so that look-ups are cached without any network."""
+    entries = (
+        f'["d{number}.example"]\npolicy = "secure match=mx.d{number}.example servername=hostname"\n'
+        for number in range(domains)
+    )
+    (directory / "overrides.toml").write_text("".join(entries), encoding="utf-8")
+    config = directory / "stsguard.toml"
+    config.write_text(
+        f"""
+[store]
+url = "sqlite:///{directory}/stsguard.db"
+[dns]
+nameservers = ["127.0.0.1:1"]
+dnssec = "no"
+[lookup]
+listen = ["unix:{directory}/lookup.sock"]
+overrides = "{directory}/overrides.toml"
+postfix_dane = "no"
+[admin]
+listen = "unix:{directory}/admin.sock"
+[log]
+level = "error"
+""",
+        encoding="utf-8",
+    )
+    return config
+
+
+def connect(path: Path, deadline: float) -> socket.socket:
+    """A connection to `path`, as soon as somebody listens there."""
+    while True:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            client.connect(str(path))
+        except OSError:
+            client.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+        else:
+            return client
+
+
+@contextmanager
+def running(command: list[str], path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`command` as a process that listens at `path`, ended afterwards."""
+    path.unlink(missing_ok=True)
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    try:
+        connect(path, time.monotonic() + START_SECONDS).close()
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def stsguard(config: Path) -> list[str]:
+    """The command of the daemon."""
+    return [sys.executable, "-m", "stsguard", "outbound", "--config", str(config)]
+
+
+def cpu_seconds(process: "subprocess.Popen[bytes]") -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,13 @@
+"""Every bench still runs, for a moment and without thresholds."""
+
+import subprocess
+import sys
+
+
+def test_benches_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--smoke"], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of reference" in done.stdout
+    assert "bare uvloop server" in done.stdout
