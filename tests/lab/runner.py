@@ -294,9 +294,9 @@ class _Run:
         arguments = [self._world.fill(argument) for argument in step.arguments]
         done = await self._daemon.command(*arguments)
         said = (done.stdout + done.stderr).strip()
-        return StepResult(
-            " ".join(["stsguard", *arguments]), "exit 0", f"exit {done.returncode}: {said}", done.returncode == 0
-        )
+        expected = f"exit {step.exit_status}"
+        got = f"exit {done.returncode}"
+        return StepResult(" ".join(["stsguard", *arguments]), expected, f"{got}: {said}", got == expected)
 
     async def _act(self, step: DaemonAction) -> StepResult:
         match step:

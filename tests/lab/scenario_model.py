@@ -178,6 +178,7 @@ class Command:
     """Run `stsguard ARGUMENTS…` against the daemon."""
 
     arguments: tuple[str, ...]
+    exit_status: int = 0
 
 
 class DaemonAction(StrEnum):
@@ -225,6 +226,11 @@ class Scenario:
     daemon: str = MAIN_DAEMON
     unicode_label: str = ""
     subdomain: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it spends its time waiting: for a lifetime to end, for a look at a record that comes by itself."""
+        return any(isinstance(step, Answer) and step.eventually for step in self.steps)
 
     def all_steps(self) -> tuple[Step, ...]:
         """The steps, the implied ones spelled out."""

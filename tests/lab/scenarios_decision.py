@@ -395,7 +395,7 @@ DANE_ROWS = (
         "RFC 7672 §2.2.1",
         Publication(records=NO_RECORD, site=None, mx=(DANE,)),
         "dane",
-        "sent Verified",
+        "sent Trusted",
     ),
     Scenario(
         "no-dane-in-postfix",

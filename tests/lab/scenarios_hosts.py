@@ -176,7 +176,7 @@ GOOD_HOSTS = (
         "RFC 7505 §4",
         Publication(mx_lookup=MxLookup.NULL),
         "TEMP",
-        "bounced 5.1.10",
+        "bounced 5.1.0",
     ),
     Scenario(
         "idn-recipient",
