@@ -33,8 +33,8 @@ faults_confirmed = Counter("mx_faults_confirmed_total", "Probes that found the f
 hosts_forgotten = Counter("mx_hosts_forgotten_total", "MX hosts forgotten to make room for others.")
 
 INTERVAL_SECONDS = 3600.0
-CONFIRM_SECONDS = 60.0
-SOONER_SECONDS = 300.0  # how often failed sessions may have a host probed before its hour is over
+CONFIRM_SHARE = 1 / 60  # of the interval: a minute, between a fault's first finding and the probe that confirms it
+SOONER_SHARE = 1 / 12  # of the interval: five minutes, between two probes that failed sessions bring about
 BUSY_SECONDS = 1.0  # when to look again at an address that another probe is connected to
 WAKE_SECONDS = 60.0  # the longest sleep, since the loop's clock stands still while the machine sleeps
 FINDING_INTERVALS = 24  # a finding that no later probe could renew counts for so many intervals
@@ -74,8 +74,8 @@ class MxVerifier:
     Args:
         enabled: False makes `request` and `after_failed_session` do nothing.
         random: numbers from 0 up to 1, for the jitter.
-        interval_seconds: between two probes of one address of one host.
-        confirm_seconds: between a fault's first finding and the probe that confirms it, give or take half.
+        interval_seconds: between two probes of one address of one host. A fault is confirmed after a sixtieth of it,
+            give or take half.
         concurrency: connections at one time; to one address there is never more than one.
         max_hosts: how many hosts are remembered, and how many probes may wait.
 
@@ -90,7 +90,6 @@ class MxVerifier:
         enabled: bool,
         random: Callable[[], float],
         interval_seconds: float = INTERVAL_SECONDS,
-        confirm_seconds: float = CONFIRM_SECONDS,
         concurrency: int = 8,
         max_hosts: int = 10_000,
     ) -> None:
@@ -100,11 +99,10 @@ class MxVerifier:
         self._clock = clock
         self._random = random
         self._interval_seconds = interval_seconds
-        self._confirm_seconds = confirm_seconds
         self._concurrency = concurrency
         self._max_hosts = max_hosts
         self._hosts: OrderedDict[Domain, _Host] = OrderedDict()
-        self._certificates: OrderedDict[str, CertificateFacts] = OrderedDict()
+        self._certificates: OrderedDict[CertificateFacts, CertificateFacts] = OrderedDict()
         self._queue: list[tuple[float, int, _Target]] = []
         self._sequence = count()
         self._locks: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
@@ -136,7 +134,7 @@ class MxVerifier:
         now = self._clock.monotonic()
         if not self.enabled or host is None or now < host.sooner_at:
             return
-        host.sooner_at = now + SOONER_SECONDS
+        host.sooner_at = now + self._interval_seconds * SOONER_SHARE
         for target in host.targets.values():
             self._enqueue(target, now)
         self._wake.set()
@@ -287,8 +285,9 @@ class MxVerifier:
         """`probe` with the one copy of its certificate's facts: many hosts present the same certificate."""
         if probe.certificate is None:
             return probe
-        facts = self._certificates.setdefault(probe.certificate.sha256, probe.certificate)
-        self._certificates.move_to_end(facts.sha256)
+        # Equal facts, not an equal fingerprint: of an untrusted chain's certificate some names may be cut off.
+        facts = self._certificates.setdefault(probe.certificate, probe.certificate)
+        self._certificates.move_to_end(facts)
         if len(self._certificates) > MAX_CERTIFICATES:
             self._certificates.popitem(last=False)
         return replace(probe, certificate=facts)
@@ -308,7 +307,7 @@ class MxVerifier:
             if probe.result_type is not None and not target.confirmed and not confirming and self.enabled:
                 # One confirmation for each regular probe: hosts that answer differently each time get no more.
                 target.confirming = True
-                self._enqueue(target, now + self._confirm_seconds * (0.5 + self._random()))
+                self._enqueue(target, now + self._interval_seconds * CONFIRM_SHARE * (0.5 + self._random()))
                 self._wake.set()
         self._tell(target, probe)
 
