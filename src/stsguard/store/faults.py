@@ -81,7 +81,8 @@ def _describe_sqlite(fault: sqlite3.Error, path: str) -> str:
     primary = code & 0xFF  # https://www.sqlite.org/rescode.html: the extended codes keep it in the low octet
     if primary == sqlite3.SQLITE_IOERR:
         return f"input/output error ({fault.sqlite_errorname})"
-    return _SQLITE.get(primary, _first_line(fault)).format(path=path, user=user())
+    known = _SQLITE.get(primary)
+    return known.format(path=path, user=user()) if known else _first_line(fault)
 
 
 def _first_line(fault: BaseException) -> str:

@@ -2,12 +2,13 @@
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 import sqlalchemy.exc
 
 from stsguard.core.errors import StoreUnavailable
-from stsguard.store.faults import as_unavailable
+from stsguard.store.faults import as_unavailable, user
 
 
 def subclasses(top: type[BaseException]) -> Iterator[type[BaseException]]:
@@ -52,3 +53,18 @@ def test_what_a_library_says_is_cut() -> None:
 def test_a_bug_stays_a_bug() -> None:
     with pytest.raises(ZeroDivisionError), as_unavailable("database x"):
         _ = 1 / 0
+
+
+def test_fault_without_advice_is_told_in_the_librarys_words() -> None:
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        pytest.raises(StoreUnavailable) as caught,
+        as_unavailable("database x"),
+    ):
+        connection.execute("SELECT {braces}")
+    assert str(caught.value) == 'database x: unrecognized token: "{"'
+
+
+def test_user_without_a_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 4_000_000_001)
+    assert user() == "uid 4000000001"

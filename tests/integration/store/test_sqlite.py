@@ -1,6 +1,7 @@
 """What can go wrong with a SQLite file: each is reported with the reason, and the file stays as it is."""
 
 import asyncio
+import logging
 import os
 import shutil
 import sqlite3
@@ -12,9 +13,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
+from stsguard.store import sqlite
+from stsguard.store.faults import Refused
 from stsguard.store.policies import PolicyStoreSql
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import stored
@@ -200,9 +204,12 @@ async def test_damaged_database_is_reported_when_read(filled: Path, new_store: O
     assert message == f"SQLite database {filled}: damaged; {LEFT_ALONE}"
 
 
-async def test_text_that_is_no_utf_8_is_one_rows_fault(filled: Path, new_store: OpenStore) -> None:
+async def test_value_of_another_kind_is_one_rows_fault(
+    filled: Path, new_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
     with closing(sqlite3.connect(filled)) as connection, connection:
-        for octets in ((b"b.example", b"version: STSv1\nx: \xff\n"), (b"c\xff.example", b"")):
+        text = b"version: STSv1\nmode: enforce\nmx: *.example.net\nmax_age: 604800\n"
+        for octets in ((b"b.example", text + b"x: \xff\n"), (b"c\xff.example", text), (b"c..example", text)):
             connection.execute(
                 "INSERT INTO policies SELECT CAST(? AS TEXT), record_id, mode, max_age, "
                 "CAST(? AS TEXT), fetched_at, last_used_at FROM policies WHERE policy_domain = 'a.example'",
@@ -212,7 +219,13 @@ async def test_text_that_is_no_utf_8_is_one_rows_fault(filled: Path, new_store: 
         connection.execute("INSERT INTO policies SELECT 'e.example', 1, 2, 3, X'00', 5, 6 FROM stsguard_schema")
     store = new_store(f"sqlite:///{filled}")
     await store.open()
-    assert await store.load_policies(None, 10) == [stored("a.example")]
+    with caplog.at_level(logging.ERROR, "stsguard"):
+        assert await store.load_policies(None, 10) == [stored("a.example")]
+    reasons = [record.__dict__["fields"]["reason"] for record in caplog.records]
+    assert reasons[0] == "'utf-8' codec can't encode character '\\udcff' in position 66: surrogates not allowed"
+    assert reasons[1] == "'' is not a label of a host name"
+    assert reasons[2].startswith("not an internationalised domain name: ")
+    assert reasons[3:] == ["last_used_at is no int", "policy_text is no str"]
     for name in ("b.example", "d.example", "e.example"):
         with pytest.raises(StoreUnavailable, match=f"^what is stored for {name} is no policy: "):
             await store.load_policy(Domain.parse(name))
@@ -252,6 +265,23 @@ async def test_log_without_its_database_is_not_taken_for_a_new_one(path: Path, n
         f"SQLite database {path}: missing, but {path}-wal is there; put the file back"
     )
     assert not path.exists()
+
+
+def test_file_system_without_a_write_ahead_log_is_refused() -> None:
+    memory = create_engine("sqlite://")
+    with pytest.raises(Refused, match=r"^its file system allows no write-ahead log \(journal mode memory\)$"):
+        sqlite.use_write_ahead_log(memory)
+    memory.dispose()
+
+
+def test_database_that_another_process_made_meanwhile_stays(path: Path) -> None:
+    def fill(new: Path) -> None:
+        new.write_text("ours")
+        path.write_text("theirs")
+
+    sqlite.create(path, fill)
+    assert path.read_text() == "theirs"
+    assert list(path.parent.iterdir()) == [path]
 
 
 async def test_missing_directory(tmp_path: Path, new_store: OpenStore) -> None:

@@ -1,13 +1,17 @@
 """The thread of the store: order, limits, and calls that hang."""
 
 import asyncio
+import logging
 import threading
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from stsguard.core.errors import StoreUnavailable
+from stsguard.store.policies import PolicyStoreSql
 from stsguard.store.worker import MAX_WAITING, StoreThread
+from tests.integration.store.examples import stored
 
 
 async def test_calls_are_made_in_order_on_one_thread() -> None:
@@ -101,3 +105,34 @@ async def test_stop_ends_the_thread_and_it_may_begin_anew() -> None:
         await thread.stop(60)
         assert "test stopped" not in [each.name for each in threading.enumerate()]
     await thread.stop(60)  # no effect
+
+
+async def test_store_that_hangs_is_left_behind_when_it_is_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = PolicyStoreSql(f"sqlite:///{tmp_path}/stsguard.db")
+    await store.open()
+    release = threading.Event()
+    with pytest.raises(StoreUnavailable):
+        await store._writer.run(release.wait, timeout_seconds=0.05)
+    asyncio.get_running_loop().call_later(0.2, release.set)
+    with caplog.at_level(logging.ERROR, "stsguard"):
+        await store.close()
+    (record,) = caplog.records
+    assert record.message == "store not closed in order"
+    assert str(record.__dict__["fields"]["reason"]) == "the database still does not answer"
+    await store.close()  # now it can be
+
+
+async def test_write_under_way_is_done_before_the_store_closes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/stsguard.db"
+    store, policies = PolicyStoreSql(url), [stored(f"d{number}.example") for number in range(2000)]
+    await store.open()
+    saving = asyncio.create_task(store.save_policies(policies))
+    await asyncio.sleep(0)
+    await store.close()
+    await saving
+    again = PolicyStoreSql(url)
+    await again.open()
+    assert len(await again.load_policies(None, 10_000)) == 2000
+    await again.close()
