@@ -225,7 +225,7 @@ async def test_value_of_another_kind_is_one_rows_fault(
     assert reasons[0] == "'utf-8' codec can't encode character '\\udcff' in position 66: surrogates not allowed"
     assert reasons[1] == "'' is not a label of a host name"
     assert reasons[2].startswith("not an internationalised domain name: ")
-    assert reasons[3:] == ["last_used_at is no int", "policy_text is no str"]
+    assert reasons[3:] == ["max_age is no int", "policy_text is no str"]
     for name in ("b.example", "d.example", "e.example"):
         with pytest.raises(StoreUnavailable, match=f"^what is stored for {name} is no policy: "):
             await store.load_policy(Domain.parse(name))
