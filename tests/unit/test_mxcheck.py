@@ -85,6 +85,7 @@ def test_hostile_text_is_kept_as_it_is_or_cut() -> None:
     made = make("x" * 64, extensions=[raw_dns_names(b"", b"mx.example.com\0.evil.example", "MX.Ä".encode())])
     found = certificate_facts(made.der)
     assert found.dns_names == ("", "mx.example.com\0.evil.example", "MX.Ä")
+    assert certificate_facts(make("a\x1b[2J\nb").der).subject == "CN=a\ufffd[2J\ufffdb"
     long = certificate_facts(make(["y" * 60] * 10).der)
     assert len(long.subject) == 200
     assert long.subject.endswith("…")

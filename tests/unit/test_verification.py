@@ -439,9 +439,11 @@ async def test_one_bad_address_makes_a_bad_host() -> None:
     assert [probe.address for probe in bench.verifier.results(MX)] == [ADDRESS, ADDRESS2]
 
 
-async def test_a_confirmed_fault_leaves_a_line_and_a_good_host_none(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_confirmed_fault_leaves_a_line_and_a_good_host_none(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.INFO, logger="stsguard")
-    logging.getLogger("stsguard").propagate = True
+    monkeypatch.setattr(logging.getLogger("stsguard"), "propagate", True)
     bench = Bench()
     bench.prober.hosts[MX] = MISMATCH
     async with bench.running():

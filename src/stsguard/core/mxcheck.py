@@ -74,7 +74,8 @@ _VERIFY_ERRORS = {
 class CertificateFacts:
     """The leaf certificate as presented. `dns_names` are the SAN's dNSNames, lower case, wildcards as they stand.
 
-    `common_name` is the subject's first CN and `common_names` all of them: Postfix accepts any.
+    `common_name` is the subject's first CN and `common_names` all of them: Postfix accepts any. Names are what a
+    stranger wrote, any character included: quote them where they are shown. `subject` and `issuer` are fit to print.
     """
 
     subject: str
@@ -180,7 +181,9 @@ def _fold(name: str) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    """Text for people: bounded, and with nothing in it that acts on a terminal."""
+    shown = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
 
 
 def dns_id_matches(dns_name: str, host: Domain) -> bool:
