@@ -14,6 +14,7 @@ from tests.lab.zones import BOGUS_NAME
 EXECUTABLE = Path(sys.executable).with_name("stsguard")
 ASK_LIMIT_SECONDS = 60.0
 MAX_REPLY = 200_000
+LOG_SHOWN = 1_500  # characters of its log in an error message
 
 Value = str | int | bool | list[str]
 Settings = Mapping[str, Mapping[str, Value]]
@@ -86,9 +87,11 @@ class Stsguard:
         limit = time.monotonic() + LIMIT_SECONDS
         while not await self._listens():
             if not self.running:
-                raise LabFailed(f"stsguard {self.name} has ended with {self._program.exit_status}:\n{self.log()}")
+                raise LabFailed(
+                    f"stsguard {self.name} has ended with {self._program.exit_status}:\n{self.log()[-LOG_SHOWN:]}"
+                )
             if time.monotonic() > limit:
-                raise LabFailed(f"stsguard {self.name} does not listen:\n{self.log()}")
+                raise LabFailed(f"stsguard {self.name} does not listen:\n{self.log()[-LOG_SHOWN:]}")
             await asyncio.sleep(0.02)
 
     async def stop(self) -> int:
@@ -112,7 +115,7 @@ class Stsguard:
                     return await self._ask(b"%d:%s," % (len(request), request))
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as exc:
                 self._disconnect()
-                raise LabFailed(f"stsguard {self.name} does not answer: {exc!r}\n{self.log()[-5000:]}") from exc
+                raise LabFailed(f"stsguard {self.name} does not answer: {exc!r}\n{self.log()[-LOG_SHOWN:]}") from exc
 
     async def flood(self, keys: Sequence[str]) -> None:
         """Ask for all these keys at once, on a connection of its own, and wait for all replies."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.lab import dns, postfix
+from tests.lab import dns
 from tests.lab.certificates import Certificates
 from tests.lab.dns import Dns
 from tests.lab.mx_servers import MxServers
-from tests.lab.namespace import LAB, LabFailed, Namespace
+from tests.lab.namespace import LAB, Namespace
 from tests.lab.policy_hosts import PolicyHosts
 from tests.lab.postfix import Postfix
 
@@ -146,12 +146,9 @@ class Lab:
         return LAB / "ca/trusted/ca.pem"
 
 
-def what_is_missing() -> str:
-    """Why no lab can be made on this machine, or "" where it can."""
+def what_is_missing(*programs: str) -> str:
+    """Why no lab can be made on this machine, or one that needs `programs` as well; "" where it can."""
     if os.geteuid() != 0:
         return "the lab needs root"
-    absent = [name for name in ("unshare", "nsenter", "ip", *dns.PROGRAMS) if shutil.which(name) is None]
+    absent = [name for name in ("unshare", "nsenter", "ip", *dns.PROGRAMS, *programs) if shutil.which(name) is None]
     return f"the lab needs these programs: {', '.join(absent)}" if absent else ""
-
-
-__all__ = ["Lab", "LabFailed", "PostfixPlan", "postfix", "what_is_missing"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.lab.maillog import MailLog, Outcome
 from tests.lab.namespace import LAB, LIMIT_SECONDS, LabFailed, Namespace
 
-PROGRAMS = ("postfix", "postqueue")
+PROGRAMS = ("postfix", "postqueue", "postconf")
 SYSTEM_ROOT = Path("/")
 _QUEUED = re.compile(r"queued as (\w+)")
 # The services that a sending Postfix needs; smtp is chrooted, the sockets of its policy map lie in the queue directory.

@@ -20,6 +20,7 @@ from tests.lab.scenario_model import (
     Command,
     DaemonAction,
     Deliver,
+    Demand,
     Flood,
     Publish,
     Retry,
@@ -61,13 +62,15 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What came of one step. `log` is what Postfix wrote meanwhile."""
+    """What came of one step. `log` is what was written meanwhile; `outcome` and `answer` where the step had one."""
 
     step: str
     expected: str
     got: str
     agrees: bool
     log: tuple[str, ...] = ()
+    outcome: Outcome | None = None
+    answer: str = ""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,21 @@ class RunResult:
         """Whether all came as expected."""
         return all(step.agrees for step in self.steps)
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the last delivery attempt ended."""
+        return next((step.outcome for step in reversed(self.steps) if step.outcome is not None), None)
+
+    @property
+    def answer(self) -> str:
+        """What the daemon answered last."""
+        return next((step.answer for step in reversed(self.steps) if step.answer), "")
+
+    @property
+    def fulfils_the_rfc(self) -> bool:
+        """Whether that attempt is what the RFC demands."""
+        return self.outcome is not None and fulfils(self.scenario.demand, self.outcome)
+
     def __str__(self) -> str:
         lines = [f"{self.scenario.name} on {self.version.postfix}, {self.domain}: {self.scenario.says}"]
         for step in self.steps:
@@ -93,6 +111,21 @@ class RunResult:
             if not step.agrees:
                 lines += [f"      {line}" for line in step.log]
         return "\n".join(lines)
+
+
+def fulfils(demand: Demand, outcome: Outcome) -> bool:
+    """Whether a delivery attempt that ended so is what the RFC demands."""
+    match demand:
+        case Demand.DELIVER_VERIFIED:
+            return outcome.status == "sent" and outcome.tls == "Verified"
+        case Demand.DELIVER:
+            return outcome.status == "sent"
+        case Demand.WITHHOLD:
+            return outcome.status == "deferred"
+        case Demand.BOUNCE:
+            return outcome.status == "bounced"
+        case _:
+            assert_never(demand)
 
 
 class Campaign:
@@ -136,6 +169,10 @@ class Campaign:
     def daemon(self, name: str = MAIN_DAEMON) -> Stsguard:
         """An instance of the daemon; it runs once a scenario has needed it."""
         return self._daemons[name]
+
+    async def start(self, daemon: str = MAIN_DAEMON) -> None:
+        """Start an instance of the daemon before a run needs it."""
+        await self._started(daemon)
 
     async def run(self, scenario: Scenario, version: Version) -> RunResult:
         """Carry out one run up to its end, or to the first step that disagrees."""
@@ -252,7 +289,7 @@ class _Run:
                 agrees, got = False, f"{got}; the MX hosts saw {accepted}"
         elif accepted:
             agrees, got = False, f"{got}; yet accepted: {accepted}"
-        return StepResult(step, expected, got, agrees, (*outcome.lines, *self._daemon_lines()))
+        return StepResult(step, expected, got, agrees, (*outcome.lines, *self._daemon_lines()), outcome)
 
     def _holds(self, word: str, outcome: Outcome) -> bool:
         match word:
@@ -285,9 +322,8 @@ class _Run:
                 hosts={self._world.mx_hostname(name): name for name in self._world.mx_names()},
             )
             if got == expected or time.monotonic() > limit:
-                return StepResult(
-                    f"ask for {key}", expected, got, got == expected, (reply[:1000], *self._daemon_lines())
-                )
+                log = (reply[:1000], *self._daemon_lines())
+                return StepResult(f"ask for {key}", expected, got, got == expected, log, answer=got)
             await asyncio.sleep(0.2)
 
     async def _command(self, step: Command) -> StepResult:

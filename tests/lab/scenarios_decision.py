@@ -322,7 +322,7 @@ DANE_ROWS = (
         "RFC 7672 §2.2.2",
         Publication(records=NO_RECORD, site=None, signed=True, mx=(Mx(signed=True, alias=True, tlsa=Tlsa.MATCHING),)),
         "dane",
-        "sent TLS",
+        "sent Verified",
     ),
     Scenario(
         "tlsa-unusable-enforce",
