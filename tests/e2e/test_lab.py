@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -58,42 +59,45 @@ def _lives(process: int) -> bool:
         return False
 
 
-def _deliver(lab: Lab, version: Version, label: str, certificate: CertificateKind, answer: str) -> str:
-    """Deliver one message to an MX host with that certificate, under that reply (`{mx}` is the host's name)."""
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A reply of the map (`{mx}` is the MX host's name), the host's certificate, and how the delivery ends."""
+
+    label: str
+    certificate: CertificateKind
+    answer: str
+    expected: str
+
+
+CASES = (
+    Case("good", CertificateKind.VALID, "OK secure match={mx} servername=hostname", "sent 2.0.0 Verified"),
+    Case("wrong", CertificateKind.WRONG_NAME, "OK secure match={mx} servername=hostname", "deferred 4.7.5"),
+    Case("temp", CertificateKind.VALID, "TEMP try later", "deferred 4.7.5 None"),
+    Case("perm", CertificateKind.VALID, "PERM never", "deferred 4.7.5 None"),
+    Case("notfound", CertificateKind.SELF_SIGNED, "NOTFOUND ", "sent 2.0.0 Untrusted"),
+    # What our replies avoid: Postfix takes a common name where RFC 8461 §4.2 does not.
+    Case("cn", CertificateKind.CN_ONLY, "OK secure match={mx} servername=hostname", "sent 2.0.0 Verified"),
+)
+
+
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.postfix)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.label)
+def test_postfix_follows_its_policy_map(lab: Lab, version: Version, case: Case) -> None:
     postfix = lab.postfix[version.postfix]
-    domain = f"{label}.{version.tag}.static.plain.test"
+    domain = f"{case.label}.{version.tag}.static.plain.test"
 
     async def deliver() -> str:
         static = StaticMap()
         await static.listen(socket=lab.outside(postfix.queue / "stsguard/static.sock"))
         try:
-            server = await lab.mx.add(f"mx.{label}.{version.tag}.mxplain.test", certificate=certificate)
+            server = await lab.mx.add(f"mx.{case.label}.{version.tag}.mxplain.test", certificate=case.certificate)
             lab.dns.zones.put(server.hostname, "A", str(server.address))
             lab.dns.zones.put(domain, "MX", f"10 {server.hostname}.")
             await lab.dns.publish()
-            static.answers[domain] = answer.replace("{mx}", server.hostname)
+            static.answers[domain] = case.answer.replace("{mx}", server.hostname)
             outcome = await postfix.deliver(domain)
             return f"{outcome.status} {outcome.dsn} {outcome.tls}"
         finally:
             await static.stop()
 
-    return lab.call(deliver())
-
-
-@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.postfix)
-@pytest.mark.parametrize(
-    ("label", "certificate", "answer", "expected"),
-    [
-        ("good", CertificateKind.VALID, "OK secure match={mx} servername=hostname", "sent 2.0.0 Verified"),
-        ("wrong", CertificateKind.WRONG_NAME, "OK secure match={mx} servername=hostname", "deferred 4.7.5"),
-        ("temp", CertificateKind.VALID, "TEMP try later", "deferred 4.7.5 None"),
-        ("perm", CertificateKind.VALID, "PERM never", "deferred 4.7.5 None"),
-        ("none", CertificateKind.SELF_SIGNED, "NOTFOUND ", "sent 2.0.0 Untrusted"),
-        # What our replies avoid: Postfix takes a common name where RFC 8461 §4.2 does not.
-        ("cn", CertificateKind.CN_ONLY, "OK secure match={mx} servername=hostname", "sent 2.0.0 Verified"),
-    ],
-)
-def test_postfix_follows_its_policy_map(
-    lab: Lab, version: Version, label: str, certificate: CertificateKind, answer: str, expected: str
-) -> None:
-    assert _deliver(lab, version, label, certificate, answer).startswith(expected)
+    assert lab.call(deliver()).startswith(case.expected)
