@@ -11,16 +11,17 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
 from stsguard.core.mtasts import Mode, mx_permitted
 from stsguard.core.overrides import Override, OverrideKind, Overrides
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
-from stsguard.core.tlspolicy import Decision, Reply, StsState, StsStatus, decide
+from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, StsState, StsStatus, decide
 from stsguard.discovery.mx import lookup_mx_evidence
 from stsguard.discovery.policies import NEVER, PolicyCache, StateUntil
-from stsguard.discovery.supervisor import report
+from stsguard.discovery.supervisor import contained, kept_up, report
 from stsguard.discovery.tending import PolicyTender
 from stsguard.discovery.verification import MxVerifier
 from stsguard.log import logger, outcome
@@ -34,6 +35,7 @@ renewals = Counter("renewals_total", "Decisions renewed ahead of time.")
 evictions = Counter("destinations_evicted_total", "Destinations dropped to make room.")
 
 RENEWAL_CONCURRENCY = 32
+REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others are decided when they are asked for
 IDLE_SECONDS = 1.0
 FOR_EVER = float("inf")
 NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
@@ -54,7 +56,7 @@ class Watcher(Protocol):
     """Somebody who gives a destination's decision away, and has to know of a new one."""
 
     def decided(self, destination: "Destination", demand: Demand) -> None:
-        """A new decision holds until `destination.expires_at`."""
+        """There is a new decision; like any it holds until `destination.expires_at`, which may be moved up."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +71,7 @@ class Destination:
     evidence_until: float = NEVER
     decided_at: float = NEVER
     last_used: float = NEVER
+    ticket: int = 0
     flight: "asyncio.Task[Demand] | None" = None
     strangers: frozenset[Domain] = frozenset()
 
@@ -95,10 +98,11 @@ class Demands:
         self._wait_seconds = wait_seconds
         self._size = size
         self._destinations: dict[tuple[Domain, int], Destination] = {}
-        self._ports: set[int] = set()  # those that were ever asked for: what stands in main.cf and transport maps
+        self._other_ports: dict[Domain, set[int]] = {}  # of the destinations at another port than 25
         self._by_mx_hostname: dict[Domain, set[Destination]] = {}
         self._renewals: list[tuple[float, int, Destination]] = []
         self._sequence = 0
+        self._generation = 0  # of what evidence is gathered and decided by: overrides, trust in the resolver
         self._slots = asyncio.Semaphore(RENEWAL_CONCURRENCY)
         self.overrides = Overrides()
         self.postfix_can_dane = True
@@ -111,8 +115,11 @@ class Demands:
         return len(self._destinations)
 
     def destinations(self) -> Iterator[Destination]:
-        """Every destination in memory, in order of name and port."""
-        return iter([self._destinations[key] for key in sorted(self._destinations)])
+        """Every destination in memory, in order of name and port. What goes meanwhile is left out."""
+        for key in sorted(self._destinations):
+            destination = self._destinations.get(key)
+            if destination is not None:
+                yield destination
 
     def known(self, next_hop: Domain, port: int) -> Destination | None:
         """The destination if it is in memory."""
@@ -126,7 +133,8 @@ class Demands:
                 self._make_room()
             found = Destination(next_hop, port, [])
             self._destinations[(next_hop, port)] = found
-            self._ports.add(port)
+            if port != SMTP_PORT:
+                self._other_ports.setdefault(next_hop, set()).add(port)
         return found
 
     async def demand(self, destination: Destination) -> Demand:
@@ -135,6 +143,11 @@ class Demands:
         destination.last_used = now
         if destination.demand is not None and destination.expires_at > now:
             return destination.demand
+        if destination.evidence_until > now:
+            # Only what it was decided by has changed: no look-up is needed.
+            self.redecide(destination)
+            if destination.expires_at > now and destination.demand is not None:
+                return destination.demand
         return await asyncio.shield(self._decide_in_flight(destination))
 
     def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> "asyncio.Task[Demand]":
@@ -150,19 +163,28 @@ class Demands:
             report("decision", exc)
 
     async def _gather_and_decide(self, destination: Destination, ahead_seconds: float) -> Demand:
-        next_hop = destination.next_hop
-        override = self.find_override(next_hop)
-        mx: MxEvidence | MxLookupFailure
-        if override is not None and override.kind is not OverrideKind.ENFORCE:
-            mx, state = NO_LOOKUP, StateUntil(StsState(StsStatus.ABSENT, detail="not looked up: override"), FOR_EVER)
-        else:
-            mx, state = await asyncio.gather(
-                lookup_mx_evidence(self._resolver, next_hop, destination.port),
-                self._cache.state(next_hop, self._wait_seconds, ahead_seconds),
-            )
+        while True:
+            generation = self._generation
+            mx, state = await self._gather(destination, ahead_seconds)
+            if generation == self._generation:
+                break  # else an override has come, or trust in the resolver has gone, while it was gathered
         ttl = reply_ttl_seconds(mx.ttl if isinstance(mx, MxEvidence) else 0)
         destination.evidence_until = self._clock.monotonic() + ttl
         return self._decide(destination, mx, state)
+
+    async def _gather(
+        self, destination: Destination, ahead_seconds: float
+    ) -> tuple[MxEvidence | MxLookupFailure, StateUntil]:
+        next_hop = destination.next_hop
+        override = self.find_override(next_hop)
+        if override is not None and override.kind is not OverrideKind.ENFORCE:
+            return NO_LOOKUP, StateUntil(StsState(StsStatus.ABSENT, detail="not looked up: override"), FOR_EVER)
+        mx, state = await asyncio.gather(
+            lookup_mx_evidence(self._resolver, next_hop, destination.port),
+            self._cache.state(next_hop, self._wait_seconds, ahead_seconds),
+        )
+        # The MX hosts may have taken longer: what is known of the policy by now counts.
+        return mx, self._cache.peek(next_hop) or state
 
     def find_override(self, host: Domain) -> Override | None:
         """The override in force for a bare host name today (UTC)."""
@@ -199,7 +221,7 @@ class Demands:
         now = self._clock.monotonic()
         # A policy is never applied beyond its max_age. "No policy" may last a little longer than its own life, so that
         # a reply is not renewed ever faster towards its end; a fetch that lands decides anew anyway.
-        least = 1.0 if state.state.status is StsStatus.IN_FORCE else REPLY_TTL_SECONDS[0]
+        least = 0.0 if state.state.status is StsStatus.IN_FORCE else REPLY_TTL_SECONDS[0]
         return min(destination.evidence_until, max(state.until, now + least))
 
     def _log(self, destination: Destination, demand: Demand, before: Demand | None) -> None:
@@ -213,7 +235,7 @@ class Demands:
             level,
             "decided",
             policy_domain=destination.next_hop,
-            port=destination.port if destination.port != 25 else None,
+            port=destination.port if destination.port != SMTP_PORT else None,
             reply=decision.reply.value,
             reason=decision.reason,
             match=":".join(decision.match_names) or None,
@@ -236,7 +258,7 @@ class Demands:
 
     def _watch_hosts(self, destination: Destination, decision: Decision) -> None:
         """Only `secure` depends on our own verification, so only its destinations are found by MX host."""
-        if decision.reply is Reply.SECURE and self.known(destination.next_hop, destination.port) is destination:
+        if decision.reply is Reply.SECURE and self._is_here(destination):
             for name in _host_names(destination):
                 self._by_mx_hostname.setdefault(name, set()).add(destination)
 
@@ -260,59 +282,79 @@ class Demands:
             self._decide(destination, demand.mx, state)
 
     def redecide_all(self) -> None:
-        """Decide every destination anew: the overrides, or what Postfix can do, have changed."""
+        """Decide every destination anew: the overrides, or what Postfix or the resolver can do, have changed."""
+        self._generation += 1
         for destination in self._destinations.values():
             self.expire(destination)
 
     def expire(self, destination: Destination) -> None:
         """The decision no longer holds: it is made anew, look-ups included, before the next answer."""
-        destination.expires_at = NEVER
-        if destination.demand is not None:
-            for watcher in destination.watchers:
-                watcher.decided(destination, destination.demand)
+        destination.expires_at = destination.evidence_until = NEVER
+
+    def _redecide_contained(self, destination: Destination) -> None:
+        if not contained("decision", partial(self.redecide, destination)):
+            self.expire(destination)
 
     def _policy_changed(self, policy_domain: Domain) -> None:
         for destination in self._of(policy_domain):
-            self.redecide(destination)
+            self._redecide_contained(destination)
 
     def _verdict_changed(self, mx_hostname: Domain) -> None:
-        for destination in tuple(self._by_mx_hostname.get(mx_hostname, ())):
-            self.redecide(destination)
+        # A large provider's host serves thousands of next hops: all at once they would keep look-ups waiting.
+        for count, destination in enumerate(tuple(self._by_mx_hostname.get(mx_hostname, ()))):
+            if count < REDECIDED_AT_ONCE:
+                self._redecide_contained(destination)
+            else:
+                destination.expires_at = NEVER
 
     def _used_at(self, policy_domain: Domain) -> float:
         return max((destination.last_used for destination in self._of(policy_domain)), default=NEVER)
 
     def _of(self, next_hop: Domain) -> list[Destination]:
-        found = (self._destinations.get((next_hop, port)) for port in self._ports)
+        ports = (SMTP_PORT, *self._other_ports.get(next_hop, ()))
+        found = (self._destinations.get((next_hop, port)) for port in ports)
         return [destination for destination in found if destination is not None]
 
     def _schedule(self, destination: Destination) -> None:
+        if len(self._renewals) > 2 * len(self._destinations) + RENEWAL_CONCURRENCY:
+            # Destinations that a flood has pushed out must not stay alive by their place here.
+            self._renewals = [due for due in self._renewals if due[1] == due[2].ticket and self._is_here(due[2])]
+            heapq.heapify(self._renewals)
         now = destination.decided_at
         self._sequence += 1
+        destination.ticket = self._sequence  # an older place of the same destination in the heap is void
         renew_at = now + (destination.expires_at - now) * RENEWAL_SHARE
         heapq.heappush(self._renewals, (renew_at, self._sequence, destination))
 
     async def run(self) -> None:
         """Renew decisions in use before they run out, for ever."""
+        await kept_up("renewals", self._renew_due)
+
+    async def _renew_due(self) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
                 now = self._clock.monotonic()
                 while self._renewals and self._renewals[0][0] <= now:
-                    due, _, destination = heapq.heappop(self._renewals)
-                    if destination.decided_at < due and self._in_use(destination):
+                    _, ticket, destination = heapq.heappop(self._renewals)
+                    if ticket == destination.ticket and self._in_use(destination):
                         await self._slots.acquire()
                         group.create_task(self._renew(destination))
                 await asyncio.sleep(IDLE_SECONDS)
 
     def _in_use(self, destination: Destination) -> bool:
-        here = self._destinations.get((destination.next_hop, destination.port)) is destination
-        return here and destination.last_used >= destination.decided_at and destination.flight is None
+        used = destination.last_used >= destination.decided_at and destination.flight is None
+        return used and self._is_here(destination)
+
+    def _is_here(self, destination: Destination) -> bool:
+        return self.known(destination.next_hop, destination.port) is destination
 
     async def _renew(self, destination: Destination) -> None:
         renewals.inc()
         ahead = destination.expires_at - self._clock.monotonic() + REPLY_TTL_SECONDS[0]
-        await asyncio.wait([self._decide_in_flight(destination, max(ahead, 0.0))])
-        self._slots.release()
+        try:
+            await asyncio.wait([self._decide_in_flight(destination, max(ahead, 0.0))])
+        finally:
+            self._slots.release()
 
     def _make_room(self) -> None:
         """Drop the destinations that were made longest ago and are least used: only their evidence is lost, a policy
@@ -329,7 +371,15 @@ class Demands:
 
     def forget(self, destination: Destination) -> None:
         """Drop a destination; the next look-up starts from nothing but the policy cache."""
-        self._destinations.pop((destination.next_hop, destination.port), None)
+        if not self._is_here(destination):
+            return
+        next_hop, port = destination.next_hop, destination.port
+        del self._destinations[(next_hop, port)]
+        if port != SMTP_PORT:
+            self._other_ports[next_hop].discard(port)
+            if not self._other_ports[next_hop]:
+                del self._other_ports[next_hop]
+        self._cache.note_used(next_hop, destination.last_used)
         self._unwatch_hosts(destination)
         self.on_evict(destination)
 

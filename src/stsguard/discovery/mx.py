@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from stsguard.core.dane import AnswerStatus, MxEvidence, MxHost, MxLookupFailure, MxRecord, TlsaStatus, usable_tlsa
 from stsguard.core.errors import LookupFailed
-from stsguard.names import Domain
+from stsguard.names import Domain, NameInvalid
 from stsguard.ports import Resolver
 
 MAX_MX_HOSTS = 50  # Postfix tries 5 addresses in all by default; hosts beyond are not offered to it either
@@ -58,7 +58,11 @@ async def _lookup_host(resolver: Resolver, name: Domain, preference: int, port: 
             return MxHost(name, preference, TlsaStatus.UNREACHABLE, detail=addresses.status.value), ttl
         bases = await _tlsa_base_domains(resolver, name, addresses.canonical_name, addresses.secure)
         for base in bases:
-            answer = await resolver.lookup_tlsa(base.child(f"_{port}", "_tcp"))
+            try:
+                tlsa_name = base.child(f"_{port}", "_tcp")
+            except NameInvalid:
+                continue  # so long a name that none can exist below it
+            answer = await resolver.lookup_tlsa(tlsa_name)
             ttl = min(ttl, answer.ttl) if answer.ttl else ttl
             # RFC 7672 §2.2.3: the first candidate to yield a secure TLSA RRset is the TLSA base domain.
             if answer.secure and answer.records:

@@ -30,6 +30,7 @@ from stsguard.core.policycache import (
 from stsguard.core.tlspolicy import StsState, StsStatus
 from stsguard.discovery.record import RecordLookup, lookup_record
 from stsguard.discovery.saver import PolicySaver
+from stsguard.discovery.supervisor import report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -43,6 +44,8 @@ expired = Counter("policies_expired_total", "Policies whose max_age ran out with
 
 IDS_REMEMBERED = 5
 STORE_WAIT_SECONDS = 5.0  # a look-up waits no longer for the database
+STORE_RETRY_SECONDS = 30.0  # how long a domain is answered TEMP before the store is read for it again
+LEAST_REFRESH_SECONDS = 60.0  # a policy that lives shorter is not fetched ahead of time: it runs out first
 NEVER = float("-inf")
 
 
@@ -51,6 +54,8 @@ class PolicyEntry:
     """A policy in force; instants are of the monotonic clock."""
 
     stored: StoredPolicy
+    fetched_at: float
+    used_at: float
     expires_at: float
     refresh_at: float
     id_check_at: float
@@ -72,10 +77,12 @@ class PolicyEntry:
 
 @dataclass(frozen=True, slots=True)
 class NegativeEntry:
-    """A domain without a policy, until `until`; after a failed fetch with how often and for which id."""
+    """A domain without a policy, until `until`; after a failed fetch with how often, for which id, and the instant
+    before which that id is not fetched again."""
 
     state: StsState
     until: float
+    retry_at: float = NEVER
     failures: int = 0
     failed_id: str | None = None
     failure: PolicyFetchFailed | None = None
@@ -115,9 +122,12 @@ class PolicyCache:
         self.used_at: Callable[[Domain], float] = lambda _domain: NEVER
         self.on_change: Callable[[Domain], None] = lambda _domain: None
         self.on_entry: Callable[[PolicyEntry], None] = lambda _entry: None
+        self._size = size
         self._entries: dict[Domain, PolicyEntry] = {}
-        self._negative: LRUCache[Domain, NegativeEntry] = LRUCache(size)
+        self._mode_none: dict[Domain, None] = {}  # those of the entries that apply nothing, the oldest first
+        self._negative: LRUCache[Domain, NegativeEntry] = LRUCache(size + 1)
         self._flights: dict[Domain, asyncio.Task[StateUntil]] = {}
+        self._unread: set[Domain] = set()  # flights for which the store has not, or not yet, been read
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -128,8 +138,11 @@ class PolicyCache:
         return len(self._negative)
 
     def entries(self) -> Iterator[PolicyEntry]:
-        """Every policy in force, in the order of the names."""
-        return iter([self._entries[name] for name in sorted(self._entries)])
+        """Every policy in force, in the order of the names. What changes meanwhile is left out."""
+        for name in sorted(self._entries):
+            entry = self._entries.get(name)
+            if entry is not None:
+                yield entry
 
     def entry(self, policy_domain: Domain) -> PolicyEntry | None:
         """The policy in force for a domain; an expired one is dropped on the way."""
@@ -146,8 +159,13 @@ class PolicyCache:
 
     def last_used(self, entry: PolicyEntry) -> float:
         """The monotonic instant when the policy was last asked for, before the start of this process included."""
-        before = self.clock.monotonic() - max(0.0, (self.clock.now() - entry.stored.last_used_at).total_seconds())
-        return max(before, self.used_at(entry.stored.policy_domain))
+        return max(entry.used_at, self.used_at(entry.stored.policy_domain))
+
+    def note_used(self, policy_domain: Domain, used_at: float) -> None:
+        """Remember the last use of a policy whose destination is forgotten."""
+        entry = self._entries.get(policy_domain)
+        if entry is not None:
+            entry.used_at = max(entry.used_at, used_at)
 
     def peek(self, policy_domain: Domain, ahead_seconds: float = 0.0) -> StateUntil | None:
         """The state known in memory; None where it takes a look-up. "No policy" has to hold for `ahead_seconds` yet,
@@ -169,18 +187,30 @@ class PolicyCache:
         if flight is None:
             flight = asyncio.create_task(self._discover(policy_domain), name=f"discover {policy_domain}")
             self._flights[policy_domain] = flight
+            self._unread.add(policy_domain)
             flight.add_done_callback(lambda task: self._landed(policy_domain, task))
         done, _ = await asyncio.wait([flight], timeout=wait_seconds)
         if done:
             return flight.result()
         # RFC 8461 §5.1: fetched "perhaps asynchronously, so as not to block message delivery".
         outcome(log, logging.WARNING, "policy not known in time, deciding without it", policy_domain=policy_domain)
-        return StateUntil(StsState(StsStatus.PENDING, detail="still being fetched"), self.clock.monotonic())
+        # But an enforce policy may be lying in a store that has not been read: then whoever delays the fetch gains
+        # nothing.
+        unread = policy_domain in self._unread
+        status = StsStatus.STORE_UNREADABLE if unread else StsStatus.PENDING
+        return StateUntil(StsState(status, detail="still being fetched"), self.clock.monotonic())
 
     def _landed(self, policy_domain: Domain, flight: asyncio.Task[StateUntil]) -> None:
         del self._flights[policy_domain]
-        if not flight.cancelled() and flight.exception() is None:
+        self._unread.discard(policy_domain)
+        if flight.cancelled():
+            return
+        exc = flight.exception()
+        if exc is None:
             self.on_change(policy_domain)
+        else:
+            # Those who waited answer TEMP; where nobody waits any longer it would be lost.
+            report("discovery", exc)
 
     async def close(self) -> None:
         """End the flights that are under way."""
@@ -193,22 +223,36 @@ class PolicyCache:
         lookup = asyncio.create_task(lookup_record(self._resolver, policy_domain))
         try:
             stored, readable = await self._load(policy_domain)
+            if readable:
+                self._unread.discard(policy_domain)
             if stored is not None:
                 return self._in_force(self.adopt(stored))
             found = await lookup
         finally:
             lookup.cancel()
-        last = self._negative.get(policy_domain)
         if found.record is None:
             return self._remember_negative(policy_domain, found, readable=readable)
+        record_id = found.record.record_id
+        last = self._negative.get(policy_domain)
+        if last is None or last.failed_id != record_id:
+            last = None
+        elif last.failure is not None and last.retry_at > self.clock.monotonic():
+            # RFC 8461 §3.3: five minutes or longer between attempts per version ID; only the store was looked at again.
+            return self._remember_failure(policy_domain, last, readable=readable)
         try:
-            return self._in_force(await self.fetch(policy_domain, found.record.record_id))
+            return self._in_force(await self.fetch(policy_domain, record_id))
         except PolicyFetchFailed as exc:
-            failures = 1 + (last.failures if last and last.failed_id == found.record.record_id else 0)
-            return self._remember_failure(policy_domain, found.record.record_id, exc, failures, readable=readable)
+            failures = 1 + (last.failures if last else 0)
+            pause = min(fetch_pause_seconds(failures, self.random()), UNAVAILABLE_LIMIT_SECONDS)
+            state = StsState(StsStatus.UNAVAILABLE, detail=f"record id {record_id}, but {exc}")
+            failed = NegativeEntry(state, NEVER, self._after(pause), failures, record_id, exc)
+            return self._remember_failure(policy_domain, failed, readable=readable)
 
     async def _load(self, policy_domain: Domain) -> tuple[StoredPolicy | None, bool]:
         """The stored policy that still lives, and whether the store could be read at all."""
+        if self.saver.is_waiting(policy_domain):
+            # What the store holds is not the last word: it is about to be replaced or deleted.
+            return self._alive(self.saver.waiting(policy_domain)), True
         try:
             async with asyncio.timeout(STORE_WAIT_SECONDS):
                 await self.store_tried.wait()
@@ -223,9 +267,10 @@ class PolicyCache:
                 reason=exc or "no answer in time",
             )
             return None, False
-        if stored is not None and remaining_seconds(stored, self.clock.now()) <= 0:
-            stored = None
-        return stored, True
+        return self._alive(stored), True
+
+    def _alive(self, stored: StoredPolicy | None) -> StoredPolicy | None:
+        return stored if stored is not None and remaining_seconds(stored, self.clock.now()) > 0 else None
 
     def _in_force(self, entry: PolicyEntry) -> StateUntil:
         return StateUntil(StsState(StsStatus.IN_FORCE, entry.policy), entry.expires_at)
@@ -234,23 +279,36 @@ class PolicyCache:
         # A failed look-up tells nothing: with the store unreadable too, a policy in force may be unknown to us.
         hidden = found.failed and not readable
         status = StsStatus.STORE_UNREADABLE if hidden else StsStatus.ABSENT
-        seconds = negative_ttl_seconds(found.ttl)
+        seconds = STORE_RETRY_SECONDS if hidden else negative_ttl_seconds(found.ttl)
         level = logging.WARNING if found.failed or hidden else logging.DEBUG
         outcome(log, level, "no policy", policy_domain=policy_domain, reason=found.detail, seconds=int(seconds))
         return self._keep(policy_domain, NegativeEntry(StsState(status, detail=found.detail), self._after(seconds)))
 
-    def _remember_failure(
-        self, policy_domain: Domain, record_id: str, exc: PolicyFetchFailed, failures: int, *, readable: bool
-    ) -> StateUntil:
-        # RFC 8461 §3.3: no policy can be fetched and none is cached: as though the domain had none.
+    def _remember_failure(self, policy_domain: Domain, failed: NegativeEntry, *, readable: bool) -> StateUntil:
+        # RFC 8461 §3.3: no policy can be fetched and none is cached: as though the domain had none. Where the store
+        # can't be read that is not known, and it is read again long before the fetch is tried again.
         status = StsStatus.UNAVAILABLE if readable else StsStatus.STORE_UNREADABLE
-        seconds = min(fetch_pause_seconds(failures, self.random()), UNAVAILABLE_LIMIT_SECONDS)
-        state = StsState(status, detail=f"record id {record_id}, but {exc}")
-        return self._keep(policy_domain, NegativeEntry(state, self._after(seconds), failures, record_id, exc))
+        until = failed.retry_at if readable else min(failed.retry_at, self._after(STORE_RETRY_SECONDS))
+        return self._keep(policy_domain, replace(failed, state=replace(failed.state, status=status), until=until))
 
     def _keep(self, policy_domain: Domain, negative: NegativeEntry) -> StateUntil:
+        entry = self.entry(policy_domain)
+        if entry is not None:  # it came from the store meanwhile
+            return self._in_force(entry)
         self._negative[policy_domain] = negative
+        self._make_room()
         return StateUntil(negative.state, negative.until)
+
+    def _make_room(self) -> None:
+        """Drop "no policy" and, only when few of those are left, policies of mode none: those go from memory alone."""
+        while len(self._entries) + len(self._negative) > self._size:
+            if len(self._negative) > max(1, self._size // 10):
+                self._negative.popitem()
+            elif self._mode_none:
+                name = next(iter(self._mode_none))
+                del self._mode_none[name], self._entries[name]
+            else:
+                return  # policies in force: none is ever dropped
 
     def _after(self, seconds: float) -> float:
         return self.clock.monotonic() + seconds
@@ -279,10 +337,12 @@ class PolicyCache:
         now = self.clock.now()
         stored = StoredPolicy(policy_domain, policy, record_id, fetched_at=now, last_used_at=last_used_at or now)
         # max_age 0 is held for a minute and never stored.
-        if policy.max_age > 0:
-            await self.saver.save(stored)
-        else:
+        if policy.max_age == 0:
             self.saver.forget(policy_domain)
+        elif policy_domain in self._unread:
+            self.saver.save_later(stored)  # the store did not answer when it was read: no second wait for it
+        else:
+            await self.saver.save(stored)
         outcome(
             log,
             logging.INFO,
@@ -302,14 +362,17 @@ class PolicyCache:
 
     def adopt(self, stored: StoredPolicy) -> PolicyEntry:
         """Put a policy into force, fetched just now or read from the store; it replaces the domain's last."""
-        policy_domain, now = stored.policy_domain, self.clock.monotonic()
+        policy_domain, now, wall = stored.policy_domain, self.clock.monotonic(), self.clock.now()
         old = self._entries.get(policy_domain)
-        left = min(remaining_seconds(stored, self.clock.now()), lifetime_seconds(stored.policy))
+        left = min(remaining_seconds(stored, wall), lifetime_seconds(stored.policy))
         age = lifetime_seconds(stored.policy) - left
+        refresh_after = max(refresh_after_seconds(stored.policy, self.random()), LEAST_REFRESH_SECONDS)
         entry = PolicyEntry(
             stored,
+            fetched_at=now - age,
+            used_at=now - max(0.0, (wall - stored.last_used_at).total_seconds()),
             expires_at=now + left,
-            refresh_at=now + max(0.0, refresh_after_seconds(stored.policy, self.random()) - age),
+            refresh_at=now + max(0.0, refresh_after - age),
             id_check_at=now + self.id_check_seconds,
             checked_at=now - age,
         )
@@ -317,6 +380,10 @@ class PolicyCache:
             self._note_downgrades(old, entry)
         self._entries[policy_domain] = entry
         self._negative.pop(policy_domain, None)
+        self._mode_none.pop(policy_domain, None)
+        if entry.policy.mode is Mode.NONE:
+            self._mode_none[policy_domain] = None
+        self._make_room()
         self.on_entry(entry)
         if old is None or old.policy.policy_text != entry.policy.policy_text:
             self.on_change(policy_domain)
@@ -340,6 +407,7 @@ class PolicyCache:
     def _expire(self, entry: PolicyEntry) -> None:
         policy_domain = entry.stored.policy_domain
         del self._entries[policy_domain]
+        self._mode_none.pop(policy_domain, None)
         self.saver.forget(policy_domain)
         if entry.policy.max_age == 0:
             return
@@ -358,6 +426,7 @@ class PolicyCache:
     def forget(self, policy_domain: Domain) -> bool:
         """Drop all that is known of a domain, in memory and in the store; whether there was anything."""
         entry, negative = self._entries.pop(policy_domain, None), self._negative.pop(policy_domain, None)
+        self._mode_none.pop(policy_domain, None)
         self.saver.forget(policy_domain)
         self.on_change(policy_domain)
         return entry is not None or negative is not None
@@ -371,14 +440,19 @@ class PolicyCache:
             del self._negative[name]
             self.on_change(name)
 
-    def shift_wall_clock(self, seconds: float) -> None:
-        """The wall clock has jumped: what is stored is written anew with instants of the new time, so that a policy
-        fetched under a wrong clock does not count as expired after a restart."""
-        for entry in self._entries.values():
-            moved = entry.stored.fetched_at + timedelta(seconds=seconds)
-            entry.stored = replace(entry.stored, fetched_at=moved)
-            if entry.policy.max_age > 0:
-                self.saver.save_later(entry.stored)
+    async def restamp(self) -> None:
+        """The wall clock has jumped: what is stored is written anew with the new time less the age by the monotonic
+        clock, so that a policy fetched under a wrong clock does not count as expired after a restart."""
+        for count, entry in enumerate(list(self._entries.values()), 1):
+            if self._entries.get(entry.stored.policy_domain) is entry:
+                wall, now = self.clock.now(), self.clock.monotonic()
+                fetched_at = wall - timedelta(seconds=now - entry.fetched_at)
+                last_used_at = wall - timedelta(seconds=max(0.0, now - self.last_used(entry)))
+                entry.stored = replace(entry.stored, fetched_at=fetched_at, last_used_at=last_used_at)
+                if entry.policy.max_age > 0:
+                    self.saver.save_later(entry.stored)
+            if count % 500 == 0:
+                await asyncio.sleep(0)  # a hundred thousand of them must not keep look-ups waiting
 
 
 def _terms(policy: Policy) -> str:

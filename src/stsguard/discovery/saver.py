@@ -6,6 +6,7 @@ store that hangs or is full holds nobody up: after a bounded wait the policy is 
 
 import asyncio
 import logging
+from itertools import islice
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.policycache import StoredPolicy
@@ -38,6 +39,14 @@ class PolicySaver:
     def unsaved(self) -> int:
         """Policies that wait to be written."""
         return len(self._pending) + len(self._forget)
+
+    def is_waiting(self, policy_domain: Domain) -> bool:
+        """Whether what the store holds for `policy_domain` is about to be replaced or deleted."""
+        return policy_domain in self._pending or policy_domain in self._forget
+
+    def waiting(self, policy_domain: Domain) -> StoredPolicy | None:
+        """The policy that waits to be written; None where it waits to be deleted, or nothing waits."""
+        return self._pending.get(policy_domain)
 
     async def save(self, stored: StoredPolicy) -> None:
         """Write `stored`, and return when it is on disk or after `WAIT_SECONDS`: then it is written later."""
@@ -91,8 +100,8 @@ class PolicySaver:
             StoreUnavailable: it can't be written; it goes on waiting.
         """
         while self._pending or self._forget:
-            batch = list(self._pending.values())[:BATCH]
-            gone = list(self._forget)[:BATCH]
+            batch = list(islice(self._pending.values(), BATCH))
+            gone = list(islice(self._forget, BATCH))
             if batch:
                 await self._store.save_policies(batch)
             if gone:

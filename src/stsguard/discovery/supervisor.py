@@ -4,7 +4,8 @@ The stack goes to the log, a counter goes up, and nothing goes to the peer. Whoe
 the exception and answers TEMP.
 """
 
-from collections.abc import Awaitable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from stsguard.log import logger
 from stsguard.metrics import Counter
@@ -12,16 +13,41 @@ from stsguard.metrics import Counter
 log = logger(__name__)
 crashes = Counter("task_crashes_total", "Tasks that ended by a fault of ours; each has its stack in the log.", "task")
 
+RESTART_SECONDS = 10.0
+_REPORTED = "(in stsguard's log already)"
+
 
 def report(task: str, exc: BaseException) -> None:
-    """Log and count a fault of ours. `task` is a constant name, its particulars are in the stack."""
+    """Log and count a fault of ours, once however many tasks it travels through. `task` is a constant name, its
+    particulars are in the stack."""
+    if _REPORTED in getattr(exc, "__notes__", ()):
+        return
     crashes.inc(task)
     log.error("fault in stsguard, please report it", exc_info=exc, extra={"fields": {"task": task}})
+    exc.add_note(_REPORTED)
 
 
-async def supervised(task: str, work: Awaitable[object]) -> None:
-    """Do `work`; a fault is reported and ends here. Cancellation passes."""
+async def supervised(task: str, work: Awaitable[object]) -> bool:
+    """Do `work`; a fault is reported and ends here. Whether there was none. Cancellation passes."""
     try:
         await work
     except Exception as exc:  # noqa: BLE001 (this is the supervisor)
         report(task, exc)
+        return False
+    return True
+
+
+async def kept_up(task: str, work: Callable[[], Awaitable[object]]) -> None:
+    """Do `work` until it ends by itself; after a fault it is begun anew a little later."""
+    while not await supervised(task, work()):  # noqa: ASYNC110 (it is the work that is waited for)
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+def contained(task: str, call: Callable[[], object]) -> bool:
+    """Call something that must not take its caller down; a fault is reported. Whether there was none."""
+    try:
+        call()
+    except Exception as exc:  # noqa: BLE001 (this is the supervisor)
+        report(task, exc)
+        return False
+    return True

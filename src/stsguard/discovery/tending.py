@@ -13,15 +13,17 @@ from datetime import datetime, timedelta
 from stsguard.core.errors import PolicyFetchFailed, StoreUnavailable
 from stsguard.core.mtasts import Mode
 from stsguard.core.policycache import (
+    FETCH_PAUSE_SECONDS,
     IN_USE_SECONDS,
     NEW_ID_PAUSE_SECONDS,
     Downgrade,
     fetch_pause_seconds,
+    lifetime_seconds,
     remaining_seconds,
 )
 from stsguard.discovery.policies import PolicyCache, PolicyEntry
 from stsguard.discovery.record import lookup_record
-from stsguard.discovery.supervisor import supervised
+from stsguard.discovery.supervisor import kept_up, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -35,9 +37,10 @@ clock_jumps = Counter("clock_jumps_total", "Jumps of the wall clock by more than
 CONCURRENCY = 16
 OPEN_RETRY_SECONDS = 15.0
 LOAD_CHUNK = 500
-CLOCK_CHECK_SECONDS = 60.0
+CLOCK_CHECK_SECONDS = 5.0  # a kill between a jump and its notice leaves instants of the old time in the store
 CLOCK_JUMP_SECONDS = 3600.0
 IDLE_SECONDS = 1.0  # how late a due entry may be
+IN_USE_LIFETIMES = 60  # a day's policy is kept fresh for IN_USE_SECONDS; one that lives shorter, for so many lives
 
 
 class PolicyTender:
@@ -63,37 +66,48 @@ class PolicyTender:
     async def run(self) -> None:
         """Tend for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._open_and_load())
-            group.create_task(self._watch_clock())
-            group.create_task(self._cache.saver.run())
-            await self._tend_due(group)
+            group.create_task(kept_up("loading", self._open_and_load))
+            group.create_task(kept_up("clock", self._watch_clock))
+            group.create_task(kept_up("saving", self._cache.saver.run))
+            group.create_task(kept_up("tending", self._tend_due))
 
     def _schedule(self, entry: PolicyEntry) -> None:
+        if len(self._due) > 2 * len(self._cache) + LOAD_CHUNK:
+            self._due = [due for due in self._due if self._is_valid(due[1], due[2])]
+            heapq.heapify(self._due)
         self._sequence += 1
         entry.ticket = self._sequence  # an older place of the same entry in the heap is void
         heapq.heappush(self._due, (min(entry.id_check_at, entry.refresh_at), self._sequence, entry))
 
-    async def _tend_due(self, group: asyncio.TaskGroup) -> None:
-        while True:
-            now = self._cache.clock.monotonic()
-            while self._due and self._due[0][0] <= now:
-                _, ticket, entry = heapq.heappop(self._due)
-                if ticket != entry.ticket or self._cache.entry(entry.stored.policy_domain) is not entry:
-                    continue  # replaced, expired or forgotten since
-                if self._needs_work(entry, now):
-                    await self._slots.acquire()
-                    group.create_task(self._tend_supervised(entry))
-                else:
-                    self._schedule(entry)
-            await asyncio.sleep(IDLE_SECONDS)
+    def _is_valid(self, ticket: int, entry: PolicyEntry) -> bool:
+        """Whether a place in the heap still counts: not where the entry was replaced, expired, forgotten or moved."""
+        return ticket == entry.ticket and self._cache.entry(entry.stored.policy_domain) is entry
+
+    async def _tend_due(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                now = self._cache.clock.monotonic()
+                while self._due and self._due[0][0] <= now:
+                    _, ticket, entry = heapq.heappop(self._due)
+                    if not self._is_valid(ticket, entry):
+                        continue
+                    if self._needs_work(entry, now):
+                        await self._slots.acquire()
+                        group.create_task(self._tend_supervised(entry))
+                    else:
+                        self._schedule(entry)
+                await asyncio.sleep(IDLE_SECONDS)
 
     def _needs_work(self, entry: PolicyEntry, now: float) -> bool:
         """Whether something is to be done now; what is only put off gets its next instant."""
         last_used = self._cache.last_used(entry)
         if entry.refresh_at <= now:
-            if now - last_used < IN_USE_SECONDS:
+            # Shorter lives are not renewed for as long, or one look-up of a policy that lives a minute would have us
+            # fetch it for two months.
+            if now - last_used < min(IN_USE_SECONDS, IN_USE_LIFETIMES * lifetime_seconds(entry.policy)):
                 return True
-            entry.refresh_at = entry.expires_at + 1  # nobody asks for it: it may run out
+            # Nobody asks for it, so it may run out; whoever asks again has it fetched with the next check.
+            entry.refresh_at = now + self._next_check_seconds()
         if entry.id_check_at <= now:
             if max(last_used, entry.asked_at) >= entry.checked_at:
                 return True
@@ -108,9 +122,18 @@ class PolicyTender:
             await supervised("tending", self.tend(entry))
         finally:
             self._slots.release()
+            self._put_off(entry)
             # A successor has scheduled itself; the same entry goes on with its next instant.
             if self._cache.entry(entry.stored.policy_domain) is entry:
                 self._schedule(entry)
+
+    def _put_off(self, entry: PolicyEntry) -> None:
+        """What is still due after it was tended ended by a fault of ours, and is not tried again at once."""
+        now = self._cache.clock.monotonic()
+        if entry.id_check_at <= now:
+            entry.id_check_at = now + self._next_check_seconds()
+        if entry.refresh_at <= now:
+            entry.refresh_at = now + FETCH_PAUSE_SECONDS
 
     def used(self, policy_domain: Domain) -> None:
         """A decision was made by this policy: where its id was not checked for an interval, that is due now."""
@@ -122,9 +145,12 @@ class PolicyTender:
     def recheck_soon(self, policy_domain: Domain) -> None:
         """Check the record's id with the next round (RFC 8461 §5.1: before a delivery fails for good)."""
         entry = self._cache.entry(policy_domain)
+        now = self._cache.clock.monotonic()
         if entry is not None:
-            entry.id_check_at = entry.asked_at = self._cache.clock.monotonic()
-            self._schedule(entry)
+            entry.asked_at = now
+            if entry.id_check_at > now:
+                entry.id_check_at = now
+                self._schedule(entry)
 
     async def tend(self, entry: PolicyEntry, *, force: bool = False) -> PolicyEntry:
         """Check the record of one domain, and fetch its policy where that is due, its id is new or `force` is set.
@@ -237,6 +263,6 @@ class PolicyTender:
             if abs(jump) > CLOCK_JUMP_SECONDS:
                 clock_jumps.inc()
                 outcome(log, logging.WARNING, "wall clock jumped, policies keep their lifetimes", seconds=int(jump))
-                self._cache.shift_wall_clock(jump)
+                await self._cache.restamp()
             if abs(jump) > 1:
                 offset = now_offset

@@ -19,12 +19,12 @@ from typing import cast
 
 from stsguard.core import netstring
 from stsguard.core.errors import RequestInvalid
-from stsguard.core.socketmap import NOTFOUND, KeyKind, Request, UnknownMap, parse_next_hop, parse_request
+from stsguard.core.socketmap import KeyKind, Request, UnknownMap, parse_next_hop, parse_request
 from stsguard.discovery.demand import Demands, Destination
 from stsguard.discovery.supervisor import report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
-from stsguard.outbound.replies import ReplyCache, render
+from stsguard.outbound.replies import NOTFOUND_REPLY, TEMP_FAULT, ReplyCache, render
 
 log = logger(__name__)
 hits = Counter("lookups_cached_total", "Look-ups answered from the reply cache.")
@@ -35,13 +35,12 @@ connections = Counter("lookup_connections_total", "Connections accepted.")
 refused_connections = Counter("lookup_connections_refused_total", "Connections refused since there were too many.")
 
 MAX_CONNECTIONS = 4096  # Postfix holds one for each smtp(8) process
-MAX_WAITING = 256  # requests without a reply on one connection, before reading stops
+MAX_WAITING = 256  # requests under way on one connection; those behind them wait, and nothing more is read
+WRITE_BYTES = 65_536  # so much at a time, then it shows whether the client takes it
 ANSWER_SECONDS = 90.0  # Postfix gives up after 100
 PERM_UNKNOWN_MAP = netstring.encode(b"PERM unknown map name, use policy or policy-tlsrpt")
-TEMP_FAULT = netstring.encode(b"TEMP stsguard failed, see its log")
 TEMP_TIMEOUT = netstring.encode(b"TEMP stsguard could not decide in time")
 TEMP_NO_NAME = netstring.encode(b"TEMP the key is no domain name")
-NOTFOUND_REPLY = netstring.encode(NOTFOUND)
 
 
 class LookupService:
@@ -52,6 +51,8 @@ class LookupService:
         self._cache = cache
         self.cells = cache.cells
         self.now = now
+        # Observe mode answers NOTFOUND to everything, our own faults included.
+        self.fault_reply = NOTFOUND_REPLY if cache.observe else TEMP_FAULT
         self.open_connections: set[LookupProtocol] = set()
         self._tasks: set[asyncio.Task[bytes]] = set()
 
@@ -75,26 +76,42 @@ class LookupService:
                 return NOTFOUND_REPLY
             case KeyKind.INVALID:
                 outcome(log, logging.WARNING, "key is no domain name, mail to it waits", key=ascii(request.key))
-                return TEMP_NO_NAME
+                return NOTFOUND_REPLY if self._cache.observe else TEMP_NO_NAME
             case KeyKind.BRACKETED if next_hop.host is None or self._demands.find_override(next_hop.host) is None:
                 return NOTFOUND_REPLY
         assert next_hop.host is not None  # noqa: S101 (a domain or bracketed key has its host)
-        work = self._decide(framed, request, self._demands.destination(next_hop.host, next_hop.port))
-        task = asyncio.create_task(work)
+        destination = self._demands.destination(next_hop.host, next_hop.port)
+        # A bracketed key is served by its override alone: without one it must not get the domain's answer.
+        keep = next_hop.kind is not KeyKind.BRACKETED
+        task = asyncio.create_task(self._decide(framed, request, destination, keep=keep))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _decide(self, framed: bytes, request: Request, destination: Destination) -> bytes:
+    async def _decide(self, framed: bytes, request: Request, destination: Destination, *, keep: bool) -> bytes:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 demand = await self._demands.demand(destination)
         except TimeoutError:
             faults.inc("timeout")
             outcome(log, logging.ERROR, "not decided in time, mail waits", policy_domain=destination.next_hop)
-            return TEMP_TIMEOUT
-        self._cache.keep(framed, request.dialect, destination)
+            return NOTFOUND_REPLY if self._cache.observe else TEMP_TIMEOUT
+        if keep:
+            self._cache.keep(framed, request.dialect, destination)
         return render(demand, request.dialect, destination, observe=self._cache.observe)
+
+    def result(self, task: "asyncio.Task[bytes]") -> bytes:
+        """The reply that a task has made; where it failed, which is a fault of ours, the mail waits: it is never sent
+        with less."""
+        if task.cancelled():
+            faults.inc("cancelled")
+            return self.fault_reply
+        exc = task.exception()
+        if exc is not None:
+            faults.inc("crash")
+            report("look-up", exc)
+            return self.fault_reply
+        return task.result()
 
     async def close(self) -> None:
         """Close all connections and end what is under way."""
@@ -109,13 +126,14 @@ class LookupService:
 class LookupProtocol(asyncio.Protocol):
     """One client's connection."""
 
-    __slots__ = ("_buffer", "_reading", "_service", "_transport", "_waiting", "_writable")
+    __slots__ = ("_buffer", "_queued", "_reading", "_service", "_transport", "_waiting", "_writable")
 
     def __init__(self, service: LookupService) -> None:
         self._service = service
         self._transport: asyncio.Transport | None = None
-        self._buffer = b""
-        self._waiting: deque[bytes | asyncio.Task[bytes]] = deque()
+        self._buffer = b""  # an incomplete request
+        self._queued: deque[bytes] = deque()  # complete ones that nobody works on yet
+        self._waiting: deque[bytes | asyncio.Task[bytes]] = deque()  # replies, in the order of the requests
         self._reading = True
         self._writable = True
 
@@ -135,6 +153,7 @@ class LookupProtocol(asyncio.Protocol):
         """Forget the connection; decisions under way go on, for the cache."""
         self._service.open_connections.discard(self)
         self._waiting.clear()
+        self._queued.clear()
         self._transport = None
 
     def close(self) -> None:
@@ -145,47 +164,61 @@ class LookupProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read: stop taking its requests."""
         self._writable = False
-        self._regulate()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._writable = True
-        self._regulate()
+        self._go_on()
 
     def data_received(self, data: bytes) -> None:
         """Answer what is complete; the hot path for one request in one segment comes first."""
         service = self._service
         cell = service.cells.get(data)
-        if cell is not None and not self._waiting and not self._buffer:
+        if cell is not None and not self._waiting and not self._buffer and not self._queued:
             now = service.now()
-            if cell.expires_at > now:
-                cell.destination.last_used = now
+            destination = cell.destination
+            if destination.expires_at > now:
+                destination.last_used = now
                 hits.values[()] += 1
                 self._transport.write(cell.reply)  # type: ignore[union-attr]  # there is one while data comes in
                 return
-        self._receive(self._buffer + data if self._buffer else data)
-
-    def _receive(self, data: bytes) -> None:
         try:
-            requests, self._buffer = netstring.split(data)
-            for framed in requests:
-                self._waiting.append(self._answer(framed))
+            requests, self._buffer = netstring.split(self._buffer + data if self._buffer else data)
         except RequestInvalid as exc:
-            bad_requests.inc("malformed")
-            outcome(log, logging.WARNING, "client is no socketmap client, connection closed", reason=exc)
-            self._buffer = b""
-            self._flush()
-            if self._transport is not None:
-                self._transport.close()
+            self._refuse(exc)
             return
-        self._flush()
+        self._queued.extend(requests)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Work on what is queued, as far as the client takes replies and has not too many requests under way."""
+        try:
+            while True:
+                self._flush()
+                if not self._queued or not self._writable or len(self._waiting) >= MAX_WAITING:
+                    break
+                for _ in range(min(len(self._queued), MAX_WAITING - len(self._waiting))):
+                    self._waiting.append(self._answer(self._queued.popleft()))
+        except RequestInvalid as exc:
+            self._refuse(exc)
+            return
         self._regulate()
+
+    def _refuse(self, exc: RequestInvalid) -> None:
+        bad_requests.inc("malformed")
+        outcome(log, logging.WARNING, "client is no socketmap client, connection closed", reason=exc)
+        self._buffer = b""
+        self._queued.clear()
+        self._flush()
+        self._waiting.clear()
+        if self._transport is not None:
+            self._transport.close()
 
     def _answer(self, framed: bytes) -> "bytes | asyncio.Task[bytes]":
         cell = self._service.cells.get(framed)
         if cell is not None:
             now = self._service.now()
-            if cell.expires_at > now:
+            if cell.destination.expires_at > now:
                 cell.destination.last_used = now
                 hits.values[()] += 1
                 return cell.reply
@@ -196,26 +229,29 @@ class LookupProtocol(asyncio.Protocol):
 
     def _answered(self, _task: "asyncio.Task[bytes]") -> None:
         if self._transport is not None:
-            self._flush()
-            self._regulate()
+            self._go_on()
 
     def _flush(self) -> None:
-        """Write the replies that are there, in the order of the requests, in one go."""
-        ready: list[bytes] = []
-        while self._waiting:
-            first = self._waiting[0]
-            if isinstance(first, asyncio.Task):
-                if not first.done():
-                    break
-                first = _result(first)
-            ready.append(first)
-            self._waiting.popleft()
-        if ready and self._transport is not None:
+        """Write the replies that are there, in the order of the requests, for as long as the client takes them."""
+        while self._writable and self._transport is not None:
+            ready: list[bytes] = []
+            size = 0
+            while self._waiting and size < WRITE_BYTES:
+                first = self._waiting[0]
+                if isinstance(first, asyncio.Task):
+                    if not first.done():
+                        break
+                    first = self._service.result(first)
+                ready.append(first)
+                size += len(first)
+                self._waiting.popleft()
+            if not ready:
+                return
             self._transport.write(b"".join(ready))
 
     def _regulate(self) -> None:
-        """Read only while the client takes its replies and has not too many requests under way."""
-        wanted = self._writable and len(self._waiting) < MAX_WAITING
+        """Read only while nothing is queued: the client takes its replies and has not too many requests under way."""
+        wanted = self._writable and not self._queued and len(self._waiting) < MAX_WAITING
         if self._transport is None or self._transport.is_closing() or wanted is self._reading:
             return
         self._reading = wanted
@@ -223,16 +259,3 @@ class LookupProtocol(asyncio.Protocol):
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
-
-
-def _result(task: "asyncio.Task[bytes]") -> bytes:
-    if task.cancelled():
-        faults.inc("cancelled")
-        return TEMP_FAULT
-    exc = task.exception()
-    if exc is not None:
-        # A fault of ours: the mail waits, it is never sent with less.
-        faults.inc("crash")
-        report("look-up", exc)
-        return TEMP_FAULT
-    return task.result()

@@ -1,34 +1,35 @@
 """The reply cache: the bytes of a request to the bytes of its reply.
 
 A hit costs one dictionary look-up and one comparison of floats. A cell belongs to one spelling of a key in one
-dialect; its destination renders it anew with every decision, so a hit never meets a decision that no longer holds.
+dialect; its destination has it rendered anew with every decision, and it holds for as long as the destination's
+decision does, so a hit never meets one that no longer holds.
 """
 
 from stsguard.core import netstring
 from stsguard.core.socketmap import NOTFOUND, Dialect, render_reply
 from stsguard.discovery.demand import Demand, Demands, Destination
-from stsguard.discovery.policies import NEVER
 
-SPELLINGS = 8  # of one destination that are kept: dialects times cases; a stranger's others are answered, not kept
+SPELLINGS = 8  # of one destination that are kept, the newest: dialects times cases, and a stranger may add his own
 NOTFOUND_REPLY = netstring.encode(NOTFOUND)
+TEMP_FAULT = netstring.encode(b"TEMP stsguard failed, see its log")
 
 
 class ReplyCell:
     """The reply to one spelling of a key."""
 
-    __slots__ = ("destination", "dialect", "expires_at", "observe", "reply", "request")
+    __slots__ = ("destination", "dialect", "observe", "reply", "request")
 
     def __init__(self, request: bytes, dialect: Dialect, destination: Destination, *, observe: bool) -> None:
         self.request = request
         self.dialect = dialect
         self.destination = destination
         self.observe = observe
-        self.expires_at = NEVER
-        self.reply = b""
+        self.reply = NOTFOUND_REPLY if observe else TEMP_FAULT
 
     def decided(self, destination: Destination, demand: Demand) -> None:
         """Render the reply for a new decision."""
-        self.expires_at = destination.expires_at
+        # Should rendering fail, the reply to the decision before must not live on with the new one's life.
+        self.reply = NOTFOUND_REPLY if self.observe else TEMP_FAULT
         self.reply = render(demand, self.dialect, destination, observe=self.observe)
 
 
@@ -49,11 +50,15 @@ class ReplyCache:
         demands.on_evict = self._evicted
 
     def keep(self, request: bytes, dialect: Dialect, destination: Destination) -> None:
-        """Keep a cell for this request, unless its destination has enough spellings already."""
-        if request in self.cells or len(destination.watchers) >= SPELLINGS or destination.demand is None:
+        """Keep a cell for this request; of a destination with enough spellings the oldest goes."""
+        if request in self.cells or destination.demand is None:
             return
         if self._demands.known(destination.next_hop, destination.port) is not destination:
             return  # dropped while it was decided
+        if len(destination.watchers) >= SPELLINGS:
+            oldest = destination.watchers.pop(0)
+            if isinstance(oldest, ReplyCell):
+                self.cells.pop(oldest.request, None)
         cell = ReplyCell(request, dialect, destination, observe=self.observe)
         destination.watchers.append(cell)
         cell.decided(destination, destination.demand)

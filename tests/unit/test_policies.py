@@ -1,0 +1,530 @@
+"""The policy cache: one flight a domain, the store, negatives, failures, downgrades (RFC 8461 §3.3, §5.1, §10.2)."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from stsguard.core.errors import FetchReason
+from stsguard.core.policycache import Downgrade
+from stsguard.core.tlspolicy import StsStatus
+from stsguard.discovery import policies, supervisor
+from stsguard.discovery.policies import PolicyEntry
+from stsguard.names import Domain
+from tests.unit.fakes import DAY, TEN_YEARS, World, virtual
+
+NAME = Domain("example.com")
+
+
+async def status(world: World, name: str = NAME, wait_seconds: float = 10.0) -> StsStatus:
+    return (await world.cache.state(Domain(name), wait_seconds)).state.status
+
+
+def entry_of(world: World, name: str = NAME) -> PolicyEntry:
+    entry = world.cache.entry(Domain(name))
+    assert entry is not None
+    return entry
+
+
+@virtual
+async def test_one_flight_a_domain_with_200_waiters(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    world.fetcher.held = asyncio.Event()
+    waiters = [asyncio.create_task(status(world)) for _ in range(200)]
+    await asyncio.sleep(1)
+    world.fetcher.held.set()
+    assert set(await asyncio.gather(*waiters)) == {StsStatus.IN_FORCE}
+    assert world.fetcher.fetched == [NAME]
+    assert world.resolver.count("TXT") == 1
+    assert world.store.calls["load_policy"] == 1
+
+
+@virtual
+async def test_rfc8461_5_1_a_slow_fetch_is_pending_and_goes_on(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    world.fetcher.held = asyncio.Event()
+    begun = world.clock.monotonic()
+    assert await status(world) is StsStatus.PENDING
+    assert world.clock.monotonic() - begun == pytest.approx(10.0, abs=0.1)
+    world.fetcher.held.set()
+    await world.until(lambda: world.cache.entry(NAME) is not None, 1)
+    assert world.fetcher.fetched == [NAME]
+
+
+@virtual
+async def test_cancelled_waiters_do_not_end_the_flight(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    world.fetcher.held = asyncio.Event()
+    waiters = [asyncio.create_task(status(world)) for _ in range(5)]
+    await asyncio.sleep(1)
+    for waiter in waiters[1:]:
+        waiter.cancel()
+    await asyncio.sleep(1)
+    world.fetcher.held.set()
+    assert await waiters[0] is StsStatus.IN_FORCE
+
+
+@virtual
+async def test_a_policy_is_on_disk_before_it_is_answered_with(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    assert await status(world) is StsStatus.IN_FORCE
+    assert NAME in world.store.rows
+
+
+@pytest.mark.parametrize("blocked", ["TXT", "HTTPS", "both", "all"])
+@virtual
+async def test_rfc8461_3_3_the_stored_policy_is_used_where_discovery_is_blocked(world: World, blocked: str) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    if blocked != "HTTPS":
+        world.resolver.fail("TXT", f"_mta-sts.{NAME}")
+    if blocked != "TXT":
+        world.fetcher.policies[NAME] = FetchReason.TIMEOUT
+    if blocked == "all":
+        world.resolver.held["TXT"] = asyncio.Event()
+    await world.restart()
+    assert await status(world) is StsStatus.IN_FORCE
+    assert len(world.fetcher.fetched) == 1
+
+
+@virtual
+async def test_a_miss_in_memory_reads_the_store_though_it_was_never_read_as_a_whole(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    row = world.store.rows.pop(NAME)
+    await world.restart()
+    world.store.rows[NAME] = row
+    world.resolver.deny("TXT", f"_mta-sts.{NAME}")
+    assert await status(world) is StsStatus.IN_FORCE
+
+
+@virtual
+async def test_an_expired_row_is_not_used(world: World) -> None:
+    world.publish(NAME, max_age=1000)
+    await world.start()
+    await status(world)
+    world.resolver.deny("TXT", f"_mta-sts.{NAME}")
+    await world.restart(down_seconds=1000)
+    assert await status(world) is StsStatus.ABSENT
+
+
+@virtual
+async def test_rfc8461_3_2_a_policy_expires_exactly_with_its_max_age(world: World) -> None:
+    world.publish(NAME, max_age=1000)
+    world.cache.store_tried.set()
+    saving = asyncio.create_task(world.cache.saver.run())
+    await status(world)
+    left = entry_of(world).expires_at - world.clock.monotonic()
+    assert left == pytest.approx(1000)
+    world.clock.advance(left - 0.001)
+    assert world.cache.entry(NAME) is not None
+    world.clock.advance(0.001)
+    assert world.cache.entry(NAME) is None
+    await asyncio.sleep(1)
+    assert NAME not in world.store.rows
+    saving.cancel()
+
+
+@virtual
+async def test_max_age_0_is_held_for_a_minute_and_never_stored(world: World) -> None:
+    world.publish(NAME, max_age=0)
+    await world.start()
+    assert await status(world) is StsStatus.IN_FORCE
+    assert entry_of(world).expires_at - world.clock.monotonic() == pytest.approx(60, abs=1)
+    await asyncio.sleep(1)
+    assert not world.store.rows
+    world.clock.advance(61)
+    assert world.cache.entry(NAME) is None
+
+
+@pytest.mark.parametrize(("ttl", "seconds"), [(0, 60), (30, 60), (600, 600), (86_400, 3600)])
+@virtual
+async def test_rfc2308_5_no_policy_is_cached_by_the_negative_ttl(world: World, ttl: int, seconds: int) -> None:
+    world.resolver.deny("TXT", f"_mta-sts.{NAME}", ttl=ttl)
+    await world.start()
+    known = await world.cache.state(NAME, 10)
+    assert known.state.status is StsStatus.ABSENT
+    assert known.until - world.clock.monotonic() == pytest.approx(seconds, abs=0.1)
+    await asyncio.sleep(seconds - 1)
+    await status(world)
+    assert world.resolver.count("TXT") == 1
+    await asyncio.sleep(2)
+    await status(world)
+    assert world.resolver.count("TXT") == 2
+
+
+@virtual
+async def test_rfc8461_3_3_a_failed_fetch_is_not_repeated_for_five_minutes_then_backs_off(world: World) -> None:
+    world.publish(NAME)
+    world.fetcher.policies[NAME] = FetchReason.HTTP_STATUS
+    await world.start()
+    at: list[float] = []
+    for _ in range(6 * 60):
+        before = len(world.fetcher.fetched)
+        assert await status(world) is StsStatus.UNAVAILABLE
+        at += [world.clock.monotonic()] * (len(world.fetcher.fetched) - before)
+        await asyncio.sleep(60)
+    pauses = [later - earlier for earlier, later in pairwise(at)]
+    assert pauses[0] >= 300
+    assert pauses[1] >= 600
+    assert pauses[2] >= 1200
+    assert all(300 <= pause <= 3700 for pause in pauses)  # without a cached policy there is a new chance hourly
+    assert len(pauses) >= 6
+
+
+@virtual
+async def test_a_policy_host_that_recovers_is_used_after_the_pause(world: World) -> None:
+    world.publish(NAME)
+    good = world.fetcher.policies[NAME]
+    world.fetcher.policies[NAME] = FetchReason.TLS_FAILED
+    await world.start()
+    await status(world)
+    world.fetcher.policies[NAME] = good
+    await asyncio.sleep(360)
+    assert await status(world) is StsStatus.IN_FORCE
+
+
+# --- the store can't be read ---------------------------------------------------------------------
+
+
+@virtual
+async def test_store_unreadable_hides_a_policy_that_cannot_be_fetched(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    world.store.broken = True
+    world.fetcher.policies[NAME] = FetchReason.CONNECT_FAILED
+    await world.restart()
+    assert await status(world) is StsStatus.STORE_UNREADABLE
+    assert world.tender.store_problem is not None
+
+
+@virtual
+async def test_store_unreadable_a_policy_that_can_be_fetched_is_used(world: World) -> None:
+    world.publish(NAME)
+    world.store.broken = True
+    await world.start()
+    assert await status(world) is StsStatus.IN_FORCE
+
+
+@virtual
+async def test_store_unreadable_a_domain_without_a_record_has_no_policy(world: World) -> None:
+    world.publish(NAME, "")
+    world.store.broken = True
+    await world.start()
+    assert await status(world) is StsStatus.ABSENT
+
+
+@virtual
+async def test_store_unreadable_a_failed_record_lookup_tells_nothing(world: World) -> None:
+    world.resolver.fail("TXT", f"_mta-sts.{NAME}")
+    world.store.broken = True
+    await world.start()
+    assert await status(world) is StsStatus.STORE_UNREADABLE
+
+
+@virtual
+async def test_store_unreadable_and_a_fetch_that_is_delayed_is_not_pending(world: World) -> None:
+    """Whoever delays the answer of the policy host must not gain plaintext: a policy may lie in the store."""
+    world.publish(NAME)
+    world.store.broken = True
+    await world.start()
+    world.fetcher.held = asyncio.Event()
+    assert await status(world) is StsStatus.STORE_UNREADABLE
+
+
+@virtual
+async def test_store_not_read_in_time_is_not_pending(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    world.store.hangs = True
+    assert await status(world, wait_seconds=1.0) is StsStatus.STORE_UNREADABLE
+
+
+@virtual
+async def test_a_hanging_store_bounds_the_lookup(world: World) -> None:
+    world.publish(NAME)
+    world.publish("other.example", "")
+    world.store.hangs = True
+    await world.start()
+    begun = world.clock.monotonic()
+    found = await asyncio.gather(status(world), status(world, "other.example"))
+    assert found == [StsStatus.IN_FORCE, StsStatus.ABSENT]
+    assert world.clock.monotonic() - begun < 6  # five seconds to read, and no more to write what was fetched
+
+
+@virtual
+async def test_the_store_recovers_and_what_was_hidden_comes_into_force(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    world.store.broken = True
+    world.fetcher.policies[NAME] = FetchReason.CONNECT_FAILED
+    await world.restart()
+    assert await status(world) is StsStatus.STORE_UNREADABLE
+    world.store.broken = False
+    await world.until(lambda: world.tender.loaded, 20)
+    assert await status(world) is StsStatus.IN_FORCE
+    assert world.tender.store_problem is None
+
+
+@virtual
+async def test_the_store_fails_after_the_start_and_recovers_long_before_the_fetch_is_tried_again(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    row = world.store.rows.pop(NAME)
+    world.fetcher.policies[NAME] = FetchReason.CONNECT_FAILED
+    await world.restart()
+    world.store.rows[NAME] = row
+    world.store.broken = True
+    fetched = len(world.fetcher.fetched)
+    for _ in range(4):
+        assert await status(world) is StsStatus.STORE_UNREADABLE
+        await asyncio.sleep(31)
+    assert len(world.fetcher.fetched) == fetched + 1  # RFC 8461 §3.3: the pause is kept
+    world.store.broken = False
+    assert await status(world) is StsStatus.IN_FORCE
+
+
+@virtual
+async def test_the_store_recovers_without_a_policy_and_the_fetch_still_waits(world: World) -> None:
+    world.publish(NAME)
+    world.fetcher.policies[NAME] = FetchReason.CONNECT_FAILED
+    await world.start()
+    world.store.broken = True
+    assert await status(world) is StsStatus.STORE_UNREADABLE
+    world.store.broken = False
+    await asyncio.sleep(31)
+    assert await status(world) is StsStatus.UNAVAILABLE
+    assert len(world.fetcher.fetched) == 1
+
+
+@virtual
+async def test_a_policy_is_used_though_it_cannot_be_written_and_written_later(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    world.store.broken = True
+    begun = world.clock.monotonic()
+    assert await status(world) is StsStatus.IN_FORCE
+    assert world.clock.monotonic() - begun < 11
+    assert world.cache.saver.unsaved == 1
+    assert world.cache.saver.failing_since is not None
+    world.store.broken = False
+    await world.until(lambda: NAME in world.store.rows, 60)
+    assert world.cache.saver.failing_since is None
+
+
+# --- forgetting, flights and races ---------------------------------------------------------------
+
+
+@virtual
+async def test_a_forgotten_policy_does_not_come_back_from_the_store(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    world.resolver.deny("TXT", f"_mta-sts.{NAME}")
+    assert world.cache.forget(NAME)
+    assert await status(world) is StsStatus.ABSENT
+    await asyncio.sleep(1)
+    assert not world.store.rows
+
+
+@virtual
+async def test_what_waits_to_be_written_is_the_stored_policy(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    stored = entry_of(world).stored
+    world.cache.forget(NAME)
+    world.store.broken = True
+    world.cache.saver.save_later(stored)
+    world.resolver.deny("TXT", f"_mta-sts.{NAME}")
+    assert await status(world) is StsStatus.IN_FORCE
+
+
+@virtual
+async def test_a_fault_of_ours_fails_one_domain_and_is_counted_once(world: World) -> None:
+    world.publish(NAME)
+    world.publish("other.example")
+    world.fetcher.policies[NAME] = ZeroDivisionError("a bug")
+    await world.start()
+    before = supervisor.crashes.value("discovery")
+    results = await asyncio.gather(status(world), status(world), status(world, "other.example"), return_exceptions=True)
+    assert isinstance(results[0], ZeroDivisionError)
+    assert results[2] is StsStatus.IN_FORCE
+    assert supervisor.crashes.value("discovery") == before + 1
+
+
+@virtual
+async def test_a_fault_after_everybody_has_left_is_still_reported(world: World) -> None:
+    world.publish(NAME)
+    world.fetcher.policies[NAME] = ZeroDivisionError("a bug")
+    await world.start()
+    world.fetcher.held = asyncio.Event()
+    before = supervisor.crashes.value("discovery")
+    assert await status(world) is StsStatus.PENDING
+    world.fetcher.held.set()
+    await world.until(lambda: supervisor.crashes.value("discovery") == before + 1, 1)
+
+
+@virtual
+async def test_close_ends_the_flights(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    world.fetcher.held = asyncio.Event()
+    waiter = asyncio.create_task(status(world))
+    await asyncio.sleep(1)
+    await world.cache.close()
+    await asyncio.wait([waiter])
+    assert waiter.cancelled()
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+@virtual
+async def test_a_flood_of_other_domains_evicts_no_policy(world: World) -> None:
+    for number in range(50):
+        world.publish(f"d{number}.example")
+    await world.start()
+    for number in range(50):
+        assert await status(world, f"d{number}.example") is StsStatus.IN_FORCE
+    for number in range(0, 100_000, 100):
+        await asyncio.gather(*(status(world, f"x{number + one}.test") for one in range(100)))
+    assert len(world.cache) == 50
+    assert world.cache.negatives + len(world.cache) <= world.size
+    assert all(world.cache.entry(Domain(f"d{number}.example")) for number in range(50))
+
+
+@virtual
+async def test_policies_beyond_the_size_are_kept_and_leave_room_for_some_negatives(world: World) -> None:
+    world.size = 40
+    world.build()
+    await world.start()
+    for number in range(60):
+        world.publish(f"d{number}.example")
+        await status(world, f"d{number}.example")
+        await status(world, f"x{number}.test")
+    assert len(world.cache) == 60
+    assert world.cache.negatives == 4
+
+
+@virtual
+async def test_policies_of_mode_none_make_room_but_stay_in_the_store(world: World) -> None:
+    world.size = 20
+    world.build()
+    await world.start()
+    for number in range(30):
+        world.publish(f"n{number}.example", "none")
+        await status(world, f"n{number}.example")
+    world.publish(NAME)
+    await status(world)
+    assert len(world.cache) + world.cache.negatives <= 20
+    assert world.cache.entry(NAME) is not None
+    assert len(world.store.rows) == 31
+    fetched = len(world.fetcher.fetched)
+    assert await status(world, "n0.example") is StsStatus.IN_FORCE  # from the store
+    assert len(world.fetcher.fetched) == fetched
+
+
+# --- replacing -----------------------------------------------------------------------------------
+
+
+@virtual
+async def test_rfc8461_8_3_mode_none_replaces_at_once_and_counts_as_downgrade(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    before = policies.downgrades_seen.value(Downgrade.MODE_LOWERED.value)
+    world.publish(NAME, "none", record_id="2")
+    with caplog.at_level(logging.WARNING):
+        await world.cache.fetch(NAME, "2")
+    assert entry_of(world).policy.mode == "none"
+    assert policies.downgrades_seen.value(Downgrade.MODE_LOWERED.value) == before + 1
+    assert "policy downgrade" in caplog.messages
+
+
+@pytest.mark.parametrize(("max_age", "counted"), [(60_480, 0), (60_479, 1), (604_800, 0)])
+@virtual
+async def test_max_age_cut_to_under_a_tenth_is_a_downgrade(world: World, max_age: int, counted: int) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    before = policies.downgrades_seen.value(Downgrade.MAX_AGE_CUT.value)
+    world.publish(NAME, max_age=max_age, record_id="2")
+    await world.cache.fetch(NAME, "2")
+    assert policies.downgrades_seen.value(Downgrade.MAX_AGE_CUT.value) == before + counted
+
+
+@virtual
+async def test_an_id_that_flips_back_is_a_downgrade(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    before = policies.downgrades_seen.value(Downgrade.ID_FLIPS.value)
+    await world.cache.fetch(NAME, "2")
+    assert policies.downgrades_seen.value(Downgrade.ID_FLIPS.value) == before
+    await world.cache.fetch(NAME, "1")
+    assert policies.downgrades_seen.value(Downgrade.ID_FLIPS.value) == before + 1
+
+
+@virtual
+async def test_a_name_with_no_room_for_the_record_has_none(world: World) -> None:
+    await world.start()
+    assert await status(world, ".".join(["a" * 61] * 4)) is StsStatus.ABSENT
+
+
+# --- the wall clock ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jump", [TEN_YEARS, -TEN_YEARS, 2 * 3600.0])
+@pytest.mark.parametrize("newcomer", [False, True])
+@virtual
+async def test_a_jump_of_the_wall_clock_expires_no_policy_nor_after_a_restart(
+    world: World, jump: float, newcomer: bool
+) -> None:
+    world.publish(NAME)
+    world.publish("late.example")
+    await world.start()
+    await status(world)
+    await asyncio.sleep(DAY / 4)
+    world.clock.jump(jump)
+    if newcomer:  # fetched under the new time, before the jump was noticed
+        await status(world, "late.example")
+    await asyncio.sleep(10)
+    world.fetcher.policies.clear()
+    world.resolver.fail("TXT", f"_mta-sts.{NAME}")
+    world.resolver.fail("TXT", "_mta-sts.late.example")
+    assert await status(world) is StsStatus.IN_FORCE
+    expires = entry_of(world).expires_at
+    await world.restart(down_seconds=60)
+    assert await status(world) is StsStatus.IN_FORCE
+    assert entry_of(world).expires_at == pytest.approx(expires, abs=2)
+    if newcomer:
+        assert await status(world, "late.example") is StsStatus.IN_FORCE
+        assert world.store.rows[Domain("late.example")].fetched_at <= world.clock.now()
+
+
+@virtual
+async def test_a_fetch_in_the_future_counts_as_one_just_made(world: World) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    row = world.store.rows[NAME]
+    await world.stop()
+    world.clock.jump(-timedelta(days=400).total_seconds())
+    world.build()
+    await world.start()
+    assert row.fetched_at > world.clock.now()
+    assert entry_of(world).expires_at - world.clock.monotonic() <= 604_800
