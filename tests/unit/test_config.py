@@ -1,11 +1,9 @@
 """The configuration: what is accepted, every message on what is not, and the files made from the table."""
 
 import dataclasses
-import json
 import os
 import re
 import tomllib
-from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
@@ -14,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stsguard.cli.main import main
 from stsguard.config import generate
 from stsguard.config.load import ConfigProblems, load, missing_files, with_state_dir
 from stsguard.config.model import Config
@@ -443,72 +440,3 @@ def test_named_file_that_this_user_cannot_read(tmp_path: Path, monkeypatch: pyte
     assert missing_files(load(file)) == (
         f'{file}: [network] ca_file = "{tmp_path}/ca.pem": the file can\'t be read by this user',
     )
-
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command: its exit code, standard output and standard error."""
-
-    def invoke(*arguments: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments, prog_name="stsguard")
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, *capsys.readouterr()
-
-    return invoke
-
-
-def test_config_check(tmp_path: Path, run: Run) -> None:
-    assert run("config", "check", "--config", f"{tmp_path}/a.toml") == (
-        0,
-        f"{tmp_path}/a.toml: absent, so every key has its default\n",
-        "",
-    )
-    file = write(tmp_path, "[log]\n")
-    assert run("--config", str(file), "config", "check") == (0, f"{file}: valid\n", "")
-    file = write(tmp_path, '[log]\nlevel = "loud"\nx = 1')
-    wrong = [
-        f'{file}: [log] level = "loud": not one of the choices; allowed: "debug", "info", "warning" or "error"',
-        f'{file}: [log] x = 1: unknown key; known here: "level", "format"',
-    ]
-    assert run("config", "check", "--config", str(file)) == (1, "", "".join(f"{line}\n" for line in wrong))
-    code, out, _ = run("config", "check", "--json", "--config", str(file))
-    assert (code, json.loads(out)) == (1, {"file": str(file), "present": True, "valid": False, "errors": wrong})
-
-
-def test_config_show_tells_values_and_where_they_come_from(tmp_path: Path, run: Run) -> None:
-    file = write(tmp_path, f'[store]\nurl = "postgresql://u:{PASSWORD}@db.example.com/x"\n[log]\nformat = "json"\n')
-    code, out, _ = run("config", "show", "--config", str(file), "--state-dir", str(tmp_path / "state"))
-    assert code == 0
-    lines = [re.sub(r" +", " ", line) for line in out.splitlines()]
-    assert lines[0] == f"# {file}"
-    assert 'url = "postgresql://u:***@db.example.com/x" # file' in lines
-    assert 'level = "info" # default' in lines
-    assert f'listen = "unix:{tmp_path}/state/admin.sock" # --state-dir' in lines
-    assert tomllib.loads(out)["log"] == {"level": "info", "format": "json"}
-    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
-
-
-def test_config_show_as_json(tmp_path: Path, run: Run) -> None:
-    code, out, _ = run("config", "show", "--json", "--config", f"{tmp_path}/a.toml")
-    shown = json.loads(out)
-    assert (code, shown["present"], len(shown["options"])) == (0, False, len(OPTIONS))
-    assert shown["options"][-1] == {"section": "log", "key": "format", "value": "text", "origin": "default"}
-
-
-def test_config_show_refuses_a_broken_file(tmp_path: Path, run: Run) -> None:
-    file = write(tmp_path, "[lokup]\n")
-    assert run("config", "show", "--config", str(file)) == (
-        1,
-        "",
-        f"{file}: [lokup]: unknown section; did you mean [lookup]?\n",
-    )
-
-
-def test_state_dir_that_cannot_be_made(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "file").write_text("")
-    code, _, err = run("config", "show", "--config", "/nonexistent", "--state-dir", f"{tmp_path}/file/x")
-    assert (code, err) == (1, f"--state-dir {tmp_path}/file/x: can't be made: Not a directory\n")

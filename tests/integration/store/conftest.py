@@ -9,7 +9,7 @@ import pytest
 
 from stsguard.store.database import upgrade_database
 from stsguard.store.policies import PolicyStoreSql
-from tests.integration.store.examples import NOW
+from tests.integration.store.examples import NOW, stored
 from tests.integration.store.postgres import Cluster, cluster, programs
 
 OpenStore = Callable[[str], PolicyStoreSql]
@@ -58,3 +58,19 @@ async def store(url: str, new_store: OpenStore) -> PolicyStoreSql:
     made = new_store(url)
     await made.open()
     return made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database is, or will be."""
+    return tmp_path / "stsguard.db"
+
+
+@pytest.fixture
+async def filled(path: Path, new_store: OpenStore) -> Path:
+    """A closed database with the policy of a.example."""
+    store = new_store(f"sqlite:///{path}")
+    await store.open()
+    await store.save_policies([stored("a.example")])
+    await store.close()
+    return path
