@@ -101,3 +101,14 @@ def test_user_and_directories_are_made(tmp_path: Path) -> None:
         ("0o750", int(uid), int(gid)),
         ("0o640", 0, int(gid)),
     ]
+
+
+@pytest.mark.parametrize("name", ["install", "docs", "examples", "manpages"])
+def test_the_package_takes_only_files_that_are_there(name: str) -> None:
+    sources = [line.split()[0] for line in (ROOT / f"debian/stsguard.{name}").read_text().splitlines()]
+    assert [source for source in sources if not (ROOT / source).is_file()] == []
+
+
+@pytest.mark.parametrize("name", ["sysusers", "tmpfiles"])
+def test_the_package_takes_user_and_directories_from_conf(name: str) -> None:
+    assert (ROOT / f"debian/stsguard.{name}").samefile(CONF / f"stsguard.{name}")
