@@ -24,8 +24,10 @@ from tests.lab.zones import (
     NAME_SERVER,
     SIGNED_ZONES,
     UNSIGNED_ZONES,
+    Key,
     Zones,
     absolute,
+    break_signatures,
 )
 
 Condition = Callable[[], Awaitable[bool]]
@@ -161,25 +163,25 @@ class Dns:
 
     async def _write_changed_zones(self) -> list[str]:
         self._serial += 1
-        changed = []
+        bogus = frozenset(self.zones.bogus)
+        texts = {}
         for zone in (*SIGNED_ZONES, *UNSIGNED_ZONES):
             # The data decides whether the zone has changed, so it is compared without the serial number.
-            content = self.zones.text(zone, 0, self._delegation_signers) + str(sorted(self.zones.bogus))
+            content = self.zones.text(zone, 0, self._delegation_signers) + str(sorted(bogus))
             if self._published.get(zone) != content:
                 self._published[zone] = content
-                changed.append(zone)
-        await asyncio.gather(*(asyncio.to_thread(self._write_zone, zone) for zone in changed))
-        return changed
+                texts[zone] = self.zones.text(zone, self._serial, self._delegation_signers)
+        await asyncio.gather(*(asyncio.to_thread(self._write_zone, zone, text, bogus) for zone, text in texts.items()))
+        return list(texts)
 
-    def _write_zone(self, zone: str) -> None:
+    def _write_zone(self, zone: str, text: str, bogus: frozenset[Key]) -> None:
         file = self._file(_file_name(zone))
-        text = self.zones.text(zone, self._serial, self._delegation_signers)
         if zone in SIGNED_ZONES:
             unsigned = f"{_file_name(zone)}.unsigned"
             self._file(unsigned).write_text(text)
             script = f"cd {_DIRECTORY} && ldns-signzone -o {zone} -f {unsigned}.signed {unsigned} {self._keys[zone]}"
             self._namespace.run(["sh", "-c", script])
-            text = self.zones.break_signatures(zone, self._file(f"{unsigned}.signed").read_text())
+            text = break_signatures(zone, self._file(f"{unsigned}.signed").read_text(), bogus)
         file.write_text(text)
 
     def _control(self, program: str, configuration: str, *arguments: str) -> None:

@@ -6,7 +6,7 @@ it known. A name that is delegated to the faulty server gets SERVFAIL or no answ
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 NAME_SERVER = "192.0.2.53"
@@ -71,19 +71,20 @@ class Zones:
                 lines += [f"{owner} {TTL} IN {record_type} {data}" for data in records]
         return "\n".join(lines) + "\n"
 
-    def break_signatures(self, zone: str, signed_text: str) -> str:
-        """The signed zone with the signatures broken that are to be broken; of a bogus zone all but its key's."""
-        lines = []
-        for line in signed_text.splitlines():
-            fields = line.split()
-            if len(fields) > 4 and fields[3] == "RRSIG":
-                covered = (fields[0].lower(), fields[4])
-                if covered in self.bogus or (zone == BOGUS_ZONE and fields[4] != "DNSKEY"):
-                    signature = base64.b64decode(fields[-1])
-                    fields[-1] = base64.b64encode(bytes([signature[0] ^ 0xFF]) + signature[1:]).decode()
-                    line = " ".join(fields)  # noqa: PLW2901 (the line as published)
-            lines.append(line)
-        return "\n".join(lines) + "\n"
+
+def break_signatures(zone: str, signed_text: str, bogus: Collection[Key]) -> str:
+    """The signed zone with the signatures of the `bogus` RRsets broken; of a bogus zone all but its key's."""
+    lines = []
+    for line in signed_text.splitlines():
+        fields = line.split()
+        if len(fields) > 4 and fields[3] == "RRSIG":
+            covered = (fields[0].lower(), fields[4])
+            if covered in bogus or (zone == BOGUS_ZONE and fields[4] != "DNSKEY"):
+                signature = base64.b64decode(fields[-1])
+                fields[-1] = base64.b64encode(bytes([signature[0] ^ 0xFF]) + signature[1:]).decode()
+                line = " ".join(fields)  # noqa: PLW2901 (the line as published)
+        lines.append(line)
+    return "\n".join(lines) + "\n"
 
 
 def absolute(name: str) -> str:
