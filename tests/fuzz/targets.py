@@ -107,6 +107,91 @@ def domain(data: bytes) -> None:
     assert len(name) <= MAX_NAME_OCTETS
 
 
+def dns_message(data: bytes) -> None:
+    """An answer of a nameserver: an octet that chooses the type, flags and counts, then all sections but the question.
+
+    The question is the right one: a forger who fails there fails at once.
+    """
+    import dns.rdatatype
+
+    from stsguard.adapters.resolver.answer import check_rcode, read_response
+    from stsguard.adapters.resolver.exchange import MAX_RECORDS, MessageMalformed, make_query, parse_response
+    from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
+    from stsguard.core.errors import LookupFailed
+
+    kinds = (("TXT", to_txt), ("MX", to_mx), ("A", to_address), ("AAAA", to_address), ("TLSA", to_tlsa), ("CNAME", str))
+    kind, convert = kinds[data[0] % len(kinds)] if data else kinds[0]
+    rdtype = dns.rdatatype.from_text(kind)
+    name = to_wire_name("example.test", "")
+    query = make_query(name, rdtype)
+    wire = query.to_wire()
+    query_id, question = wire[:2], wire[12:30]
+    flags, counts = data[1:3].ljust(2, b"\0"), data[3:9].ljust(6, b"\0")
+    try:
+        message = parse_response(query_id + flags + b"\0\1" + counts + question + data[9:], query)
+    except MessageMalformed as exc:
+        _check_message(str(exc))
+        return
+    if message is None:
+        return
+    try:
+        check_rcode(message, kind, "")
+        step = read_response(message, name, rdtype, kind)
+        to_domain(step.owner, kind)
+    except LookupFailed as exc:
+        _check_message(str(exc))
+        return
+    values = [convert(rdata) for rdata in step.records]
+    assert len(values) <= MAX_RECORDS
+    assert step.ttl_seconds >= 0
+    assert (step.status == "found") is bool(values)
+
+
+def http_response(data: bytes) -> None:
+    """A response to a policy fetch, in pieces whose size the first octet gives, until the TLS session ends."""
+    from stsguard.adapters.policy_fetch.response import PolicyResponse
+    from stsguard.core.errors import PolicyFetchFailed
+    from stsguard.names import Domain
+
+    response = PolicyResponse(Domain("mta-sts.example.test"), max_size_bytes=512)
+    size = data[0] or 256 if data else 1
+    body: bytes | None = None
+    try:
+        for start in range(1, len(data), size):
+            body = response.receive(data[start : start + size])
+            if body is not None:
+                break
+        else:
+            body = response.finish()
+    except PolicyFetchFailed as exc:
+        _check_message(str(exc))
+        return
+    assert body is not None
+    assert len(body) <= 512
+
+
+def certificate(data: bytes) -> None:
+    """A certificate that an MX host presents (RFC 5280 §4.1), also as TLSA data and as its own issuer."""
+    from datetime import UTC, datetime
+
+    from stsguard.core.dane import TlsaRecord, usable_tlsa
+    from stsguard.core.danechain import match_chain, subject_public_key_info
+    from stsguard.core.errors import CertificateInvalid
+    from stsguard.core.mxcheck import MAX_NAMES_LENGTH, certificate_facts
+    from stsguard.names import Domain
+
+    records = usable_tlsa(TlsaRecord(usage, selector, 0, data) for usage in (2, 3) for selector in (0, 1))
+    match_chain(records, [data, data], [Domain("mx.example.com")], datetime(2026, 5, 4, tzinfo=UTC))
+    try:
+        assert subject_public_key_info(data) in data
+        facts = certificate_facts(data)
+    except CertificateInvalid as exc:
+        _check_message(str(exc))
+        return
+    _check_message(facts.subject + facts.issuer)
+    assert sum(map(len, facts.dns_names + facts.common_names)) <= MAX_NAMES_LENGTH
+
+
 def _check_message(text: str) -> None:
     """It goes to logs and terminals: nothing in it may act there, and it may not fill them."""
     assert text.isprintable(), repr(text)
@@ -120,7 +205,10 @@ def _check_warnings(warnings: tuple[str, ...]) -> None:
 
 
 TARGETS: dict[str, Target] = {
+    "certificate": certificate,
+    "dns_message": dns_message,
     "domain": domain,
+    "http_response": http_response,
     "media_type": media_type,
     "mx_pattern": mx_pattern,
     "policy": policy,

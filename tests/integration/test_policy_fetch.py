@@ -324,7 +324,7 @@ async def test_address_that_stalls_leaves_time_for_the_next(ca: ThrowAwayCA, goo
     async with HttpsServer(say(response()), good.server_context()) as server:
         with socket.create_server(("127.0.0.2", server.port)):  # accepts and says nothing
             resolver = Addresses([ip_address("127.0.0.2"), LOOPBACK])
-            policy = await fetcher(ca, server.port, resolver, timeout_seconds=3).fetch(DOMAIN)
+            policy = await fetcher(ca, server.port, resolver, timeout_seconds=6).fetch(DOMAIN)
     assert policy.mode is Mode.ENFORCE
 
 

@@ -75,7 +75,7 @@ ANSWERS = zone("dnssec-failed.org. 300 IN A 192.0.2.1", authentic=True)
 )
 async def test_one_nameserver(handler: Handler, validates: bool, conclusive: bool, reason: str) -> None:
     async with Nameserver(handler) as server:
-        check = await check_validation([server.address], timeout_seconds=0.5)
+        check = await check_validation([server.address], timeout_seconds=30 if conclusive else 0.5)
     assert (check.validates, check.conclusive) == (validates, conclusive)
     assert reason in check.reason
 

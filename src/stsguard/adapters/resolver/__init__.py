@@ -11,26 +11,21 @@ security, so such a look-up fails. Only addresses are cut, since no decision dep
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TypeVar, cast
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeVar
 
-import dns.exception
 import dns.message
 import dns.name
 import dns.rdata
 import dns.rdatatype
-from dns.rdtypes.ANY.MX import MX
-from dns.rdtypes.ANY.TLSA import TLSA
-from dns.rdtypes.ANY.TXT import TXT
-from dns.rdtypes.IN.A import A
-from dns.rdtypes.IN.AAAA import AAAA
 
 from stsguard.adapters.resolver.answer import MAX_ALIASES, check_rcode, read_response
 from stsguard.adapters.resolver.exchange import Nameserver, describe, exchange, make_query
+from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord, TlsaRecord
 from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.metrics import Counter
-from stsguard.names import Domain, NameInvalid
+from stsguard.names import Domain
 
 QUERIES = Counter("dns_queries", "DNS queries to one nameserver, by what came of them.", "outcome")
 
@@ -102,7 +97,7 @@ class DnsResolver:
             LookupFailed: for every way to fail, more than 20 records or one of more than 4 KiB included.
         """
         found = await self._lookup(name, dns.rdatatype.TXT)
-        records = _convert(found, _txt, MAX_TXT_RECORDS)
+        records = _convert(found, to_txt, MAX_TXT_RECORDS)
         if any(len(text) > MAX_TXT_OCTETS for text in records):
             raise LookupFailed(LookupReason.MALFORMED, found.question, f"a record of more than {MAX_TXT_OCTETS} octets")
         return _answer(found, records)
@@ -114,7 +109,7 @@ class DnsResolver:
             LookupFailed: for every way to fail, more than 100 records included.
         """
         found = await self._lookup(name, dns.rdatatype.MX)
-        return _answer(found, _convert(found, _mx, MAX_MX_RECORDS))
+        return _answer(found, _convert(found, to_mx, MAX_MX_RECORDS))
 
     async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
         """A and AAAA records together, at most 25 of each.
@@ -141,7 +136,7 @@ class DnsResolver:
             missing = all(found.status is AnswerStatus.NXDOMAIN for found in answers)
             status = AnswerStatus.NXDOMAIN if missing else AnswerStatus.NODATA
             return Answer(status, (), answers[0].canonical_name, min(found.ttl for found in answers), secure)
-        addresses = [_address(rdata) for found in with_address for rdata in found.records[:MAX_ADDRESSES]]
+        addresses = [to_address(rdata) for found in with_address for rdata in found.records[:MAX_ADDRESSES]]
         ttl = min(found.ttl for found in with_address)
         return Answer(AnswerStatus.FOUND, tuple(addresses), with_address[0].canonical_name, ttl, secure)
 
@@ -152,7 +147,7 @@ class DnsResolver:
             LookupFailed: for every way to fail, more than 100 records included.
         """
         found = await self._lookup(name, dns.rdatatype.TLSA)
-        return _answer(found, _convert(found, _tlsa, MAX_TLSA_RECORDS))
+        return _answer(found, _convert(found, to_tlsa, MAX_TLSA_RECORDS))
 
     async def lookup_cname_secure(self, name: Domain) -> bool:
         """Whether the CNAME record at `name` itself is secure (RFC 7672 §2.1.3).
@@ -170,7 +165,7 @@ class DnsResolver:
         Raises:
             LookupFailed: for every way to fail.
         """
-        owner = _to_wire_name(name, f"{name} {dns.rdatatype.to_text(rdtype)}")
+        owner = to_wire_name(name, f"{name} {dns.rdatatype.to_text(rdtype)}")
         return await self._query(owner, rdtype, asyncio.get_running_loop().time() + self._timeout)
 
     async def _lookup_or_failure(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> _Found | LookupFailed:
@@ -183,7 +178,7 @@ class DnsResolver:
         """Follow the CNAMEs from `name` to the end, over as many responses as the nameserver makes of them."""
         question = f"{name} {dns.rdatatype.to_text(rdtype)}"
         deadline = asyncio.get_running_loop().time() + self._timeout
-        owner = _to_wire_name(name, question)
+        owner = to_wire_name(name, question)
         chain: set[dns.name.Name] = {owner}
         ttls: list[int] = []
         secure = self.trust_ad
@@ -197,7 +192,7 @@ class DnsResolver:
             chain.update(step.aliases)
             owner = step.owner
             if step.status is not None:
-                canonical_name = _to_domain(owner, question) if len(chain) > 1 else name
+                canonical_name = to_domain(owner, question) if len(chain) > 1 else name
                 return _Found(step.status, step.records, canonical_name, min(ttls), secure, question)
 
     async def _query(
@@ -261,39 +256,3 @@ def _convert(found: _Found, convert: Callable[[dns.rdata.Rdata], T], limit: int)
             LookupReason.MALFORMED, found.question, f"{len(found.records)} records where {limit} are accepted"
         )
     return tuple(convert(rdata) for rdata in found.records)
-
-
-def _txt(rdata: dns.rdata.Rdata) -> bytes:
-    return b"".join(cast(TXT, rdata).strings)
-
-
-def _mx(rdata: dns.rdata.Rdata) -> MxRecord:
-    record = cast(MX, rdata)
-    try:
-        mx_hostname = Domain.parse(record.exchange.to_text(omit_final_dot=True))
-    except NameInvalid:
-        mx_hostname = None  # the root (RFC 7505 §3), an address, or octets that no host name has
-    return MxRecord(record.preference, mx_hostname)
-
-
-def _tlsa(rdata: dns.rdata.Rdata) -> TlsaRecord:
-    record = cast(TLSA, rdata)
-    return TlsaRecord(record.usage, record.selector, record.mtype, record.cert)
-
-
-def _address(rdata: dns.rdata.Rdata) -> IPAddress:
-    return ip_address(cast(A | AAAA, rdata).address)
-
-
-def _to_wire_name(name: str, question: str) -> dns.name.Name:
-    try:
-        return dns.name.from_text(name)
-    except dns.exception.DNSException as exc:
-        raise LookupFailed(LookupReason.MALFORMED, question, f"no name for the DNS: {exc}") from exc
-
-
-def _to_domain(name: dns.name.Name, question: str) -> Domain:
-    try:
-        return Domain.parse(name.to_text(omit_final_dot=True))
-    except NameInvalid as exc:
-        raise LookupFailed(LookupReason.MALFORMED, question, f"an alias to what is no host name: {exc}") from exc

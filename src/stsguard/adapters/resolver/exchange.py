@@ -97,7 +97,8 @@ def parse_response(wire: bytes, query: dns.message.Message) -> dns.message.Messa
         message = dns.message.from_wire(wire, question_only=truncated, one_rr_per_rrset=True)
         is_response = query.is_response(message)
     except (dns.exception.DNSException, ValueError) as exc:
-        raise MessageMalformed(f"{type(exc).__name__}: {str(exc)[:100]}") from exc
+        text = " ".join(str(exc).split())  # dnspython's texts go over several lines
+        raise MessageMalformed(f"{type(exc).__name__}: {text[:100]}") from exc
     if not is_response:
         raise MessageMalformed("not an answer to this query")
     return None if truncated else message
