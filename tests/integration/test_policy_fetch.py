@@ -399,6 +399,15 @@ def test_unusable_ca_file_stops_the_start(tmp_path: Path) -> None:
             HttpsPolicyFetcher(Addresses(), AddressGuard(), ca_file=path)
 
 
+def test_system_without_ca_certificates_stops_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    with pytest.raises(OperatorError, match="no CA certificates"):
+        HttpsPolicyFetcher(Addresses(), AddressGuard())
+    (tmp_path / "4a6481c9.0").touch()  # the name is a hash, so the file is read when it is needed
+    HttpsPolicyFetcher(Addresses(), AddressGuard())
+
+
 async def test_certificates_of_the_system_do_not_trust_ours(good: IssuedCertificate) -> None:
     async with HttpsServer(say(response()), good.server_context()) as server:
         policies = HttpsPolicyFetcher(Addresses(), AddressGuard(True), port=server.port)

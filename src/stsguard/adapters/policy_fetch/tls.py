@@ -64,10 +64,14 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _has_roots(context: ssl.SSLContext) -> bool:
+    if context.cert_store_stats()["x509_ca"] > 0:
+        return True
     # A directory of hashed certificates is read on demand, so it never shows in the statistics.
     directory = ssl.get_default_verify_paths().capath
-    in_directory = directory is not None and any(Path(directory).iterdir())
-    return context.cert_store_stats()["x509_ca"] > 0 or in_directory
+    try:
+        return directory is not None and any(Path(directory).iterdir())
+    except OSError:  # what we can't list OpenSSL can't read
+        return False
 
 
 class TlsConnection:
