@@ -182,7 +182,8 @@ class SmtpProber:
             except _Inconclusive as exc:
                 return _Seen(inconclusive=f"{peer.phase}: {exc}")
             except ssl.SSLCertVerificationError as exc:
-                return _Seen(verify_code=exc.verify_code, detail=exc.verify_message)
+                # 1 is X509_V_ERR_UNSPECIFIED: 0 would say that the chain is trusted.
+                return _Seen(verify_code=exc.verify_code or 1, detail=exc.verify_message)
             except _HandshakeFailed as exc:
                 return _Seen(handshake_error=HANDSHAKE_FAILED, detail=str(exc))
             except OSError as exc:
