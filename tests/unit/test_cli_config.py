@@ -85,3 +85,15 @@ def test_state_dir_that_cannot_be_made(tmp_path: Path, run: Run) -> None:
     (tmp_path / "file").write_text("")
     code, _, err = run("config", "show", "--config", "/nonexistent", "--state-dir", f"{tmp_path}/file/x")
     assert (code, err) == (1, f"--state-dir {tmp_path}/file/x: can't be made: Not a directory\n")
+
+
+def test_config_check_reads_the_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "overrides.toml").write_text('["a.example"]\nexempt = false\n', encoding="utf-8")
+    config = tmp_path / "stsguard.toml"
+    config.write_text(f'[lookup]\noverrides = "{tmp_path}/overrides.toml"\n', encoding="utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["config", "check", "--config", str(config)])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        f'{tmp_path}/overrides.toml: ["a.example"] exempt = False: must be true; to end it, delete the entry\n'
+    )

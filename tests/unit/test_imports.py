@@ -34,6 +34,7 @@ ALLOWED = {
         *("ports", "config", "core", "names", "log", "metrics"),
     },
     "cli": {"app", "config", "core", "names", "log", "metrics"},
+    "__main__": {"cli"},  # `python -m stsguard` is the command
 }
 
 # Adapters do not import each other. A package below `adapters` is one adapter.

@@ -129,6 +129,21 @@ def _with_parts(config: Config, work: Callable[["Parts"], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
+def check_files(config: Config) -> tuple[str, ...]:
+    """What is wrong with the files that the configuration names, the overrides' content included; a line each."""
+    from stsguard.adapters.overrides_file import read_overrides
+    from stsguard.config.load import missing_files
+    from stsguard.core.errors import OverrideInvalid
+
+    problems = missing_files(config)
+    if config.lookup.overrides is not None and not problems:
+        try:
+            read_overrides(config.lookup.overrides)
+        except OverrideInvalid as exc:
+            return (str(exc),)
+    return problems
+
+
 def upgrade_database(config: Config) -> "Upgrade":
     """Bring the schema of the configured database to the newest revision.
 

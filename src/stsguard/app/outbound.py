@@ -5,9 +5,11 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 
 from stsguard import __version__
 from stsguard.adapters import systemd
@@ -36,6 +38,9 @@ log = logger(__name__)
 LOOKUP_SOCKET_MODE = 0o666  # smtp(8) runs as postfix, and what is asked there is public
 ADMIN_SOCKET_MODE = 0o660
 STOP_SECONDS = 10.0
+# From 3.13 on a server unlinks the path of its socket when it is closed: of a socket that is systemd's, or that a
+# successor has taken over already.
+KEEP_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class OutboundDaemon:
@@ -162,8 +167,10 @@ class OutboundDaemon:
             sockets = [(_text(address), _open(address, LOOKUP_SOCKET_MODE)) for address in self._config.lookup.listen]
         protocol = partial(LookupProtocol, self._service)
         for where, sock in sockets:
-            listen = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
-            server = await listen(protocol, sock=sock)
+            if sock.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(protocol, sock=sock, **KEEP_PATH)
+            else:
+                server = await loop.create_server(protocol, sock=sock)
             stack.callback(server.close)
             self._listeners.append(where)
             _warn_of_exposure(where, sock)
@@ -175,7 +182,7 @@ class OutboundDaemon:
         sock = _open(address, ADMIN_SOCKET_MODE)
         _warn_of_exposure(_text(address), sock)
         if sock.family == socket.AF_UNIX:
-            server = await asyncio.start_unix_server(http.serve, sock=sock)
+            server = await asyncio.start_unix_server(http.serve, sock=sock, **KEEP_PATH)
         else:
             server = await asyncio.start_server(http.serve, sock=sock)
         stack.callback(server.close)

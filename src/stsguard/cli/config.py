@@ -19,11 +19,12 @@ def config() -> None:
 @json_option
 def check(config_file: Path, as_json: bool) -> None:
     """Check the configuration file: exit 0 if the daemons would start with it, 1 with every mistake if not."""
-    from stsguard.config.load import ConfigProblems, load, missing_files
+    from stsguard.app.commands import check_files
+    from stsguard.config.load import ConfigProblems, load
 
     present = config_file.exists()
     try:
-        problems = missing_files(load(config_file))
+        problems = check_files(load(config_file))
     except ConfigProblems as exc:
         problems = exc.problems
     if as_json:

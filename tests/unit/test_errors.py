@@ -1,0 +1,39 @@
+"""The closed set of fetch failures, each with its result-type (RFC 8460 §4.3.2.1)."""
+
+import pytest
+
+from stsguard.core.errors import FetchReason, LookupFailed, LookupReason, PolicyFetchFailed, ResultType
+
+WEBPKI = {
+    "certificate-not-trusted",
+    "certificate-expired",
+    "certificate-not-yet-valid",
+    "certificate-host-mismatch",
+}
+INVALID = {"media-type", "too-large", "policy-syntax"}
+
+
+@pytest.mark.parametrize("reason", FetchReason)
+def test_rfc8460_4_3_2_1_every_reason_has_its_result_type(reason: FetchReason) -> None:
+    failed = PolicyFetchFailed(reason, "a detail")
+    expected = (
+        ResultType.STS_WEBPKI_INVALID
+        if reason.code in WEBPKI
+        else ResultType.STS_POLICY_INVALID
+        if reason.code in INVALID
+        else ResultType.STS_POLICY_FETCH_ERROR
+    )
+    assert failed.result_type is expected
+    assert failed.temporary
+    assert str(failed) == f"{reason.code}: a detail"
+
+
+def test_codes_are_unique() -> None:
+    assert len({reason.code for reason in FetchReason}) == len(FetchReason)
+
+
+def test_a_failed_lookup_names_its_question() -> None:
+    assert str(LookupFailed(LookupReason.BOGUS, "example.com MX")) == "example.com MX: bogus"
+    assert str(LookupFailed(LookupReason.SERVFAIL, "example.com MX", "of 127.0.0.1")) == (
+        "example.com MX: servfail (of 127.0.0.1)"
+    )
