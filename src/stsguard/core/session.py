@@ -1,0 +1,107 @@
+"""A TLS session of this MTA, as heard of by datagram or mail log, and what it counts as in a report (RFC 8460 §4).
+
+Values only, shared by those who hear (`core.tlsrpt_event`, `core.postfix_log`), the one who judges (`core.verdict`),
+the counters in the store, and the report (`core.tlsrpt_report`).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from stsguard.core.errors import ResultType
+from stsguard.names import Domain
+
+
+class PolicyType(StrEnum):
+    """policy-type of RFC 8460 §4.4."""
+
+    TLSA = "tlsa"
+    STS = "sts"
+    NO_POLICY_FOUND = "no-policy-found"
+
+
+class Seen(StrEnum):
+    """What Postfix did in one attempt on one MX host."""
+
+    SUCCESS = "success"  # a TLS session that Postfix accepted at its level, verified or not
+    FAILURE = "failure"  # a TLS session, or the attempt at one, that failed for good; `result_type` says how
+    PLAINTEXT = "plaintext"  # delivered without TLS, which the level allowed
+    MX_NOT_PERMITTED = "mx-not-permitted"  # skipped, since no pattern of the policy matches the MX host
+
+
+class Source(StrEnum):
+    """Where an event was heard."""
+
+    DATAGRAM = "datagram"
+    LOG = "log"
+    OURSELVES = "ourselves"  # our own look-ups: bogus TLSA records, which Postfix never gets to see
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One attempt on one MX host, as heard. Empty text and None mean that the source did not say.
+
+    `recipient_domain` is the next hop whose TLSRPT record decides (RFC 8460 §3). `policy_type`, `policy_domain` and
+    `policy_strings` are what Postfix says it applied, tlsa records as `usage selector type HEX`; None where the source
+    (a log before 3.10) does not say. `queue_id` and `process` join log lines. `instance` is the Postfix instance.
+    `plain_reason` of PLAINTEXT says what the log tells of it. `new_connection` False for a reused one.
+    """
+
+    at: datetime
+    source: Source
+    instance: str
+    seen: Seen
+    recipient_domain: Domain
+    policy_type: PolicyType | None = None
+    policy_domain: Domain | None = None
+    policy_strings: tuple[str, ...] = ()
+    result_type: ResultType | None = None
+    failure_reason_code: str = ""
+    sending_mta_ip: str = ""
+    receiving_mx_hostname: Domain | None = None
+    receiving_mx_helo: str = ""
+    receiving_ip: str = ""
+    additional_information: str = ""
+    port: int = 25
+    new_connection: bool = True
+    tls_level: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FailureDetail:
+    """failure-details of RFC 8460 §4.4 without the count: equal ones are merged and counted. Empty text is left out."""
+
+    result_type: str
+    sending_mta_ip: str = ""
+    receiving_mx_hostname: str = ""
+    receiving_mx_helo: str = ""
+    receiving_ip: str = ""
+    additional_information: str = ""
+    failure_reason_code: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AppliedPolicy:
+    """policy of RFC 8460 §4.4: what was in force for the session. `policy_strings` in the served order."""
+
+    policy_type: PolicyType
+    policy_domain: str
+    policy_strings: tuple[str, ...] = ()
+    mx_host_patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one session adds to the day's counters of `report_domain`, the domain whose TLSRPT record is asked.
+
+    `sessions` is 1, or 0 for a detail that is no session of its own (a policy fetch that failed while a cached policy
+    was in force); then `details` have counts of their own. `failed` belongs to the session. `unverified` marks a
+    session in testing mode of which nobody knows whether it would have passed.
+    """
+
+    report_domain: Domain
+    policy: AppliedPolicy
+    sessions: int
+    failed: bool
+    details: tuple[FailureDetail, ...] = ()
+    unverified: bool = False
