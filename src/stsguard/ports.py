@@ -4,7 +4,7 @@ Adapters and the store implement them without importing this module's users; tes
 All look-ups go to the one configured resolver.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
@@ -13,6 +13,7 @@ from stsguard.core.dane import Answer, MxRecord, TlsaRecord
 from stsguard.core.mtasts import Policy
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.policycache import StoredPolicy
+from stsguard.core.session import CounterRow
 from stsguard.names import Domain
 
 IPAddress = IPv4Address | IPv6Address
@@ -107,6 +108,18 @@ class PolicyStore(Protocol):
         """
 
 
+class CounterStore(Protocol):
+    """Keeps the counters of the sessions, and how far each log has been read, over a restart."""
+
+    async def add_counters(self, rows: Sequence[CounterRow], positions: Mapping[str, str]) -> None:
+        """Add `rows` to what is stored and replace the reading positions named in `positions`, all in one
+        transaction, and return when it is safe on disk.
+
+        Raises:
+            StoreUnavailable: it can't be written; nothing is.
+        """
+
+
 class MxProber(Protocol):
     """Connects to an MX host and looks at its TLS (RFC 8461 §4.2)."""
 
@@ -123,3 +136,34 @@ class MxProber(Protocol):
         `tlsa` are the usable records, `reference_identifiers` the names for DANE-TA(2), the TLSA base domain first
         (RFC 7672 §3.2.2); where none is given, the MX hostname.
         """
+
+
+class Mailer(Protocol):
+    """Hands mail to the local MTA."""
+
+    async def send(self, sender: str, recipients: Sequence[str], message: bytes) -> None:
+        """Hand over one complete message; when this returns, the MTA has taken it for every recipient.
+
+        `sender` may be empty, for the null reverse-path.
+
+        Raises:
+            DeliveryFailed: it was not taken for at least one recipient, or nobody knows whether it was.
+        """
+
+
+class ReportPoster(Protocol):
+    """Submits reports over HTTPS (RFC 8460 §5.4)."""
+
+    async def post(self, url: str, body: bytes, media_type: str) -> None:
+        """POST `body` to `url`; when this returns, the answer was a 2xx.
+
+        Raises:
+            DeliveryFailed: for every other answer, and for none.
+        """
+
+
+class Signer(Protocol):
+    """Signs messages with DKIM (RFC 6376)."""
+
+    def sign(self, message: bytes) -> bytes:
+        """`message` with a DKIM-Signature field in front."""

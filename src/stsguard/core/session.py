@@ -4,8 +4,9 @@ Values only, shared by those who hear (`core.tlsrpt_event`, `core.postfix_log`),
 the counters in the store, and the report (`core.tlsrpt_report`).
 """
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
 from enum import StrEnum
 
 from stsguard.core.errors import ResultType
@@ -96,7 +97,9 @@ class Count:
 
     `sessions` is 1, or 0 for a detail that is no session of its own (a policy fetch that failed while a cached policy
     was in force); then `details` have counts of their own. `failed` belongs to the session. `unverified` marks a
-    session in testing mode of which nobody knows whether it would have passed.
+    session in testing mode of which nobody knows whether it would have passed. `for_mx_host` marks the second count of
+    a DANE session, for the domain of the MX host itself; then `recipient_domain` says whose mail it was, since the
+    two reports are one where both go to the same place.
     """
 
     report_domain: Domain
@@ -105,3 +108,21 @@ class Count:
     failed: bool
     details: tuple[FailureDetail, ...] = ()
     unverified: bool = False
+    recipient_domain: Domain = field(kw_only=True)
+    for_mx_host: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class CounterRow:
+    """What to add to the counters of one UTC day, one report and one policy. Additive, so a number may be negative
+    where an earlier count turned out to be another. `recipient_domain` and `for_mx_host` as in `Count`."""
+
+    day: date
+    report_domain: Domain
+    recipient_domain: Domain
+    for_mx_host: bool
+    policy: AppliedPolicy
+    successes: int
+    failures: int
+    unverified: int
+    details: Mapping[FailureDetail, int]
