@@ -10,6 +10,7 @@
     │   ├── CertificateInvalid    a certificate can't be read                         RFC 5280 §4.1
     │   └── RequestInvalid        a client of ours does not speak socketmap
     ├── LookupFailed              a DNS answer could not be had (server failure, bogus, timeout)   RFC 7672 §2.1.1
+    ├── DeliveryFailed            a report was not taken, by its endpoint or by our own MTA       RFC 8460 §5.5
     ├── OurFault                  we, or the machine we run on, failed
     │   ├── StoreUnavailable      the database can't be read or written
     │   ├── ListenFailed          a socket can't be opened
@@ -139,6 +140,19 @@ class LookupFailed(StsguardError):
         super().__init__(f"{question}: {reason.value}" + (f" ({detail})" if detail else ""))
         self.reason = reason
         self.question = question
+
+
+class DeliveryFailed(StsguardError):
+    """A report was not taken. Temporary: try the same again later (RFC 8460 §5.5); else no repetition can help.
+
+    Like a look-up's, the fault may be anyone's: the endpoint's, the local MTA's, the network's. `text` is for the
+    log and `report list`: one line of bounded length, whoever wrote it.
+    """
+
+    def __init__(self, temporary: bool, text: str) -> None:
+        super().__init__(text)
+        self.temporary = temporary
+        self.text = text
 
 
 class OurFault(StsguardError):
