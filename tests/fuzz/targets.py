@@ -192,6 +192,73 @@ def certificate(data: bytes) -> None:
     assert sum(map(len, facts.dns_names + facts.common_names)) <= MAX_NAMES_LENGTH
 
 
+def socketmap(data: bytes) -> None:
+    """A stream of requests from a client, in two segments (the first octet says where it is cut), and each key."""
+    from stsguard.core import netstring
+    from stsguard.core.errors import RequestInvalid
+    from stsguard.core.socketmap import KeyKind, parse_next_hop, parse_request
+    from stsguard.names import Domain
+
+    cut, stream = (data[0], data[1:]) if data else (0, b"")
+    try:
+        whole = netstring.split(stream)
+    except RequestInvalid as exc:
+        _check_message(str(exc))
+        return
+    first, rest = netstring.split(stream[:cut])
+    second, end = netstring.split(rest + stream[cut:])
+    assert (first + second, end) == whole
+    for framed in whole[0]:
+        try:
+            key = parse_request(netstring.payload(framed)).key
+        except RequestInvalid as exc:
+            _check_message(str(exc))
+            continue
+        next_hop = parse_next_hop(key)
+        assert (next_hop.host is not None) is (next_hop.kind in (KeyKind.DOMAIN, KeyKind.BRACKETED))
+        assert next_hop.host is None or Domain.parse(next_hop.host) == next_hop.host
+
+
+def reply(data: bytes) -> None:
+    """A policy file, rendered for Postfix: none of its text may become an attribute."""
+    from stsguard.core.errors import PolicyInvalid
+    from stsguard.core.mtasts import parse_policy
+    from stsguard.core.socketmap import MAX_REPLY_BYTES, Dialect, render_reply
+    from stsguard.core.tlspolicy import Decision, Reply, Row
+    from stsguard.names import Domain
+
+    try:
+        found = parse_policy(data)
+    except PolicyInvalid:
+        return
+    names = (Domain("mx.example.com"),)
+    made = Decision(Reply.SECURE, Row.NO_TLSA_ENFORCE, "", names, names, found)
+    text = render_reply(made, Dialect.POLICY_TLSRPT, Domain("example.com"))
+    assert len(text) <= MAX_REPLY_BYTES
+    plain, *strings = text.split(b" { policy_string = ")
+    assert plain.count(b"=") == 5
+    assert all(string.endswith(b" }") and string.count(b"}") == 1 and b"{" not in string for string in strings)
+    assert strings
+    assert render_reply(made, Dialect.POLICY, Domain("example.com")).count(b"=") == 2
+
+
+def overrides(data: bytes) -> None:
+    """The operator's override file."""
+    import tomllib
+
+    from stsguard.core.errors import OverrideInvalid
+    from stsguard.core.overrides import parse_overrides
+
+    try:
+        tables = tomllib.loads(data.decode("utf-8", "replace"))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return
+    try:
+        assert len(parse_overrides(tables)) == len(tables)
+    except OverrideInvalid:
+        return
+
+
 def _check_message(text: str) -> None:
     """It goes to logs and terminals: nothing in it may act there, and it may not fill them."""
     assert text.isprintable(), repr(text)
@@ -205,6 +272,9 @@ def _check_warnings(warnings: tuple[str, ...]) -> None:
 
 
 TARGETS: dict[str, Target] = {
+    "overrides": overrides,
+    "reply": reply,
+    "socketmap": socketmap,
     "certificate": certificate,
     "dns_message": dns_message,
     "domain": domain,
