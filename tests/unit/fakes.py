@@ -8,7 +8,7 @@ import inspect
 import selectors
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -76,6 +76,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.clock.monotonic()
 
 
+def _anew(fault: BaseException) -> BaseException:
+    """The fault as it is raised each time: an object of its own."""
+    return LookupFailed(fault.reason, fault.question) if isinstance(fault, LookupFailed) else copy(fault)
+
+
 @dataclass
 class FakeResolver:
     """Answers by (type, name); whatever is not there does not exist. `held` types wait until the event is set."""
@@ -108,7 +113,7 @@ class FakeResolver:
             await self.held[kind].wait()
         found = self.answers.get((kind, name), Answer(AnswerStatus.NXDOMAIN, (), Domain(name), 300, secure=True))
         if isinstance(found, BaseException):
-            raise found
+            raise _anew(found)
         return found
 
     async def lookup_txt(self, name: Domain) -> Answer[bytes]:
@@ -151,7 +156,7 @@ class FakeFetcher:
         if isinstance(found, FetchReason):
             raise PolicyFetchFailed(found, "as the test has it")
         if isinstance(found, BaseException):
-            raise found
+            raise _anew(found)
         return found
 
 
@@ -170,7 +175,7 @@ class FakeStore:
         if self.hangs:
             await asyncio.Event().wait()
         if self.crash is not None:
-            raise self.crash
+            raise _anew(self.crash)
         if self.broken:
             raise StoreUnavailable("the disk is gone")
         await asyncio.sleep(0)
@@ -240,7 +245,6 @@ class World:
         self.size = size
         self.wait_seconds = 10.0
         self.random = 0.5
-        self._background = AsyncExitStack()
         self.build()
 
     def build(self) -> None:
@@ -323,8 +327,15 @@ class World:
         end = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end:
             replies[await self.reply(name)] += 1
-            await asyncio.sleep(every)
+            await self.let_pass(every, every)
         return replies
+
+    async def let_pass(self, seconds: float, step_seconds: float = 120.0) -> None:
+        """Let much time pass, with a turn of the background loops in each step only."""
+        end = self.clock.monotonic() + seconds
+        while (left := end - self.clock.monotonic()) > 0:
+            self.clock.advance(max(0.0, min(step_seconds, left) - 2.0))
+            await asyncio.sleep(min(2.0, end - self.clock.monotonic()))
 
 
 def virtual(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
