@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 from tests.lab.namespace import LAB, LIMIT_SECONDS, NETWORKS, LabFailed, Namespace, Program
 from tests.lab.zones import BOGUS_NAME
 
 EXECUTABLE = Path(sys.executable).with_name("stsguard")
 ASK_LIMIT_SECONDS = 60.0
-MAX_REPLY = 200_000
+STORE_SEEN = ("store is read", "store can't be read, serving without it")  # the daemon's own words
 LOG_SHOWN = 1_500  # characters of its log in an error message
 
 Value = str | int | bool | list[str]
@@ -53,8 +54,6 @@ class Stsguard:
         self._overrides = overrides
         self._settings = settings or {}
         self._program: Program | None = None
-        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._asking = asyncio.Lock()
 
     @property
     def config_file(self) -> Path:
@@ -72,7 +71,7 @@ class Stsguard:
         return self._program is not None and self._program.running
 
     async def start(self) -> None:
-        """Start it and return when all its sockets accept connections.
+        """Start it and return when all its sockets accept connections and it has looked at its store.
 
         Raises:
             LabFailed: it ended instead, or took too long; the message holds its log.
@@ -81,11 +80,12 @@ class Stsguard:
         outside.mkdir(exist_ok=True)
         self._namespace.outside(self.config_file).write_text(_toml(self._configuration()))
         (outside / "overrides.toml").write_text(self._overrides)
+        before = len(self.log())
         with (outside / "log").open("ab") as log:
             command = [str(EXECUTABLE), "outbound", "--config", str(self.config_file)]
             self._program = await asyncio.to_thread(self._namespace.spawn, command, log)
         limit = time.monotonic() + LIMIT_SECONDS
-        while not await self._listens():
+        while not (await self._listens() and any(text in self.log()[before:] for text in STORE_SEEN)):
             if not self.running:
                 raise LabFailed(
                     f"stsguard {self.name} has ended with {self._program.exit_status}:\n{self.log()[-LOG_SHOWN:]}"
@@ -108,27 +108,34 @@ class Stsguard:
         Raises:
             LabFailed: no reply.
         """
-        request = f"{map_name} {key}".encode()
-        async with self._asking:
-            try:
-                async with asyncio.timeout(ASK_LIMIT_SECONDS):
-                    return await self._ask(b"%d:%s," % (len(request), request))
-            except (OSError, asyncio.IncompleteReadError, TimeoutError) as exc:
-                self._disconnect()
-                raise LabFailed(f"stsguard {self.name} does not answer: {exc!r}\n{self.log()[-LOG_SHOWN:]}") from exc
-
-    async def flood(self, keys: Sequence[str]) -> None:
-        """Ask for all these keys at once, on a connection of its own, and wait for all replies."""
-        requests = [f"policy {key}".encode() for key in keys]
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             async with asyncio.timeout(ASK_LIMIT_SECONDS):
-                writer.write(b"".join(b"%d:%s," % (len(request), request) for request in requests))
-                for _ in requests:
-                    length = int((await reader.readuntil(b":"))[:-1])
-                    await reader.readexactly(length + 1)
-        finally:
+                [reply] = await self._ask([key], map_name)
+        except (OSError, asyncio.IncompleteReadError, TimeoutError) as exc:
+            raise LabFailed(f"stsguard {self.name} does not answer: {exc!r}\n{self.log()[-LOG_SHOWN:]}") from exc
+        return reply
+
+    async def flood(self, keys: Sequence[str]) -> None:
+        """Ask for all these keys at once, and wait for all replies."""
+        async with asyncio.timeout(ASK_LIMIT_SECONDS):
+            await self._ask(keys, "policy")
+
+    async def ask_admin(self, path: str) -> dict[str, Any]:
+        """What its admin socket answers to a GET.
+
+        Raises:
+            LabFailed: it is no JSON object.
+        """
+        socket = self._namespace.outside(self.directory / "admin.sock")
+        async with asyncio.timeout(ASK_LIMIT_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n".encode())
+            answer = (await reader.read()).decode()
             writer.close()
+        found = json.loads(answer.partition("\r\n\r\n")[2] or "null")
+        if not isinstance(found, dict):
+            raise LabFailed(f"GET {path}: {answer[:LOG_SHOWN]}")
+        return found
 
     async def command(self, *arguments: str) -> CompletedProcess[str]:
         """`stsguard ARGUMENTS…` with this daemon's configuration."""
@@ -141,26 +148,25 @@ class Stsguard:
         return file.read_text(errors="replace") if file.exists() else ""
 
     async def _end(self, how: Callable[[Program], None]) -> int:
-        self._disconnect()
         if self._program is None:
             return 0
         program, self._program = self._program, None
         await asyncio.to_thread(how, program)
         return program.wait()
 
-    async def _ask(self, request: bytes) -> str:
-        if self._connection is None:
-            self._connection = await asyncio.open_connection("127.0.0.1", self.port, limit=MAX_REPLY)
-        reader, writer = self._connection
-        writer.write(request)
-        await writer.drain()
-        length = int((await reader.readuntil(b":"))[:-1])
-        return (await reader.readexactly(length + 1))[:-1].decode("utf-8", "replace")
-
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection[1].close()
-            self._connection = None
+    async def _ask(self, keys: Sequence[str], map_name: str) -> list[str]:
+        # A connection each time: replies come in the order of the requests, so a slow one would delay others.
+        requests = [f"{map_name} {key}".encode() for key in keys]
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(b"".join(b"%d:%s," % (len(request), request) for request in requests))
+            replies = []
+            for _ in requests:
+                length = int((await reader.readuntil(b":"))[:-1])
+                replies.append((await reader.readexactly(length + 1))[:-1].decode("utf-8", "replace"))
+            return replies
+        finally:
+            writer.close()
 
     async def _listens(self) -> bool:
         try:

@@ -24,6 +24,7 @@ NETWORKS: tuple[IPv4Network | IPv6Network, ...] = (
     IPv4Network("203.0.113.0/24"),
     IPv6Network("2001:db8::/32"),
 )
+UNREACHABLE = "192.0.2.83"  # the one address of them to which there is no way
 LAB = Path("/run/lab")  # inside; /run is the namespace's own tmpfs
 LIMIT_SECONDS = 30.0
 
@@ -79,6 +80,7 @@ class Namespace:
             raise LabFailed(f"the namespace can't be made: {errors.decode(errors='replace').strip()}")
         self.pid = only_child(self._holder.pid)
         routes = [f"ip route add local {network} dev lo" for network in NETWORKS]
+        routes.append(f"ip route add unreachable {UNREACHABLE} table local")
         self.run(["sh", "-c", "\n".join([_SET_UP, *routes])])
         return self
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import assert_never
+from urllib.parse import urlencode
 
 from tests.lab.answers import answer_class
 from tests.lab.daemon import Settings, Stsguard
@@ -19,8 +20,10 @@ from tests.lab.scenario_model import (
     Answer,
     Command,
     DaemonAction,
+    DecidedBy,
     Deliver,
     Demand,
+    FetchFails,
     Flood,
     Publish,
     Retry,
@@ -31,13 +34,14 @@ from tests.lab.world import World
 
 MAIN_PORT = 8461
 EVENTUALLY_SECONDS = 150.0
+FETCH_FAILURE_SECONDS = 30.0
 GARBAGE = b"This is no database.\n" * 400
 # Instances of the daemon beside the main one. Runs that stop or break their daemon have it for themselves.
 SETTINGS: Mapping[str, Settings] = {
     MAIN_DAEMON: {"lookup": {"id_check": "1m"}},
     "observe": {"lookup": {"mode": "observe"}},
     "nodane": {"lookup": {"postfix_dane": "no"}},
-    "impatient": {"policy_fetch": {"wait": "1s", "timeout": "5s"}},
+    "impatient": {"dns": {"timeout": "2s"}, "policy_fetch": {"wait": "1s", "timeout": "5s"}},
     "small": {"lookup": {"cache_size": 1000}},
     "volatile": {},
 }
@@ -229,6 +233,7 @@ class _Run:
         self._postfix = lab.postfix[version.postfix]
         self._message: Message | None = None
         self._store_is_broken = False
+        self._asked = "{domain}"
 
     async def carry_out(self, step: Step) -> StepResult:
         """Do one step and say what came of it."""
@@ -251,6 +256,13 @@ class _Run:
                 return _done(f"look {step.count} other domains up")
             case DaemonAction():
                 return await self._act(step)
+            case DecidedBy():
+                query = urlencode({"domain": self._world.fill(self._asked)})
+                found = await self._daemon.ask_admin(f"/lookup?{query}")
+                row = str(found["decision"]["row"])
+                return StepResult("the row of the decision table", step.row.text, row, row == step.row.text)
+            case FetchFails():
+                return await self._look_for_fetch_failure(step)
             case _:
                 assert_never(step)
 
@@ -310,6 +322,7 @@ class _Run:
         raise ValueError(f"{word!r} is no expectation of an outcome")
 
     async def _ask(self, step: Answer) -> StepResult:
+        self._asked = step.key
         key = self._world.fill(step.key)
         expected = self._world.fill(self._of_version(step.answer, step.on_37))
         limit = time.monotonic() + (EVENTUALLY_SECONDS if step.eventually else 0)
@@ -324,6 +337,16 @@ class _Run:
             if got == expected or time.monotonic() > limit:
                 log = (reply[:1000], *self._daemon_lines())
                 return StepResult(f"ask for {key}", expected, got, got == expected, log, answer=got)
+            await asyncio.sleep(0.2)
+
+    async def _look_for_fetch_failure(self, step: FetchFails) -> StepResult:
+        limit = time.monotonic() + FETCH_FAILURE_SECONDS
+        while True:
+            lines = [line for line in self._daemon.log().splitlines() if "policy fetch failed" in line]
+            mine = [line for line in lines if f"policy_domain={self._world.domain} " in line]
+            agrees = any(f" reason={step.reason.code} " in f"{line} " for line in mine)
+            if agrees or time.monotonic() > limit:
+                return StepResult("the reason of the failed fetch", step.reason.code, "\n".join(mine), agrees)
             await asyncio.sleep(0.2)
 
     async def _command(self, step: Command) -> StepResult:

@@ -8,6 +8,8 @@ of its own. In texts their names stand as `{domain}`, `{DOMAIN}` (in upper case)
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from stsguard.core.errors import FetchReason
+from stsguard.core.tlspolicy import Row
 from tests.lab.certificates import CertificateKind
 from tests.lab.mx_servers import Behaviour
 
@@ -81,6 +83,7 @@ class PolicyHostAddress(StrEnum):
     NONE = "none"
     PRIVATE = "private"  # an address that nobody may be sent to
     REFUSING = "refusing"
+    UNREACHABLE = "unreachable"
     SILENT = "silent"
     FAILING = "failing"  # SERVFAIL
     UNANSWERED = "unanswered"
@@ -127,21 +130,12 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """What is expected for one Postfix version, or for both.
-
-    `answer`: `NOTFOUND`, `TEMP`, `dane`, `dane-only`, or `secure` and the hosts that may be used (`secure mx1 mx2`;
-    `secure -` for none). `outcome`: `sent`, `deferred` or `bounced`, then what Postfix says of the TLS session
-    (`Verified`, `none` …), its DSN, the host that took the mail (`mx2`), in any order, as far as they matter.
-    """
-
-    answer: str
-    outcome: str
-
-
-@dataclass(frozen=True, slots=True)
 class Deliver:
-    """Send a message and look at its first attempt; the outcome as in `Expected`, by version where they differ."""
+    """Send a message and look at its first attempt; `on_37` where Postfix 3.7 differs.
+
+    `outcome`: `sent`, `deferred`, `bounced` or `any` of the first two, then as far as they matter what Postfix says of
+    the TLS session (`Verified` …, `plaintext`), the DSN, the host that took the mail (`mx2`).
+    """
 
     outcome: str
     on_37: str = ""
@@ -150,7 +144,7 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try the last message again."""
+    """Try the last message again; the outcome as in `Deliver`."""
 
     outcome: str
     on_37: str = ""
@@ -158,7 +152,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Ask the daemon as Postfix would; with `eventually` ask again until the answer is this one."""
+    """Ask the daemon as Postfix would; with `eventually` ask again until the answer is this one.
+
+    `answer`: `NOTFOUND`, `TEMP`, `dane`, `dane-only`, or `secure` and the hosts that may be used (`secure mx1 mx2`;
+    `secure -` for none).
+    """
 
     answer: str
     on_37: str = ""
@@ -181,6 +179,20 @@ class Command:
     exit_status: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DecidedBy:
+    """The daemon names this row of the decision table for its answer."""
+
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFails:
+    """The daemon has said why it could not have the policy, or says it soon."""
+
+    reason: FetchReason
+
+
 class DaemonAction(StrEnum):
     """What happens to the daemon."""
 
@@ -199,17 +211,17 @@ class Flood:
     count: int
 
 
-Step = Deliver | Retry | Answer | Publish | Command | DaemonAction | Flood
+Step = Deliver | Retry | Answer | Publish | Command | DaemonAction | Flood | DecidedBy | FetchFails
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One row: what is published, what is done, what the daemon answers, what Postfix does, what the RFC demands.
 
-    Without `steps` it is: deliver one message, then ask the daemon. `on_37` holds where Postfix 3.7 differs. `nexthop`
-    sends the mail there instead of to the domain (a transport map). `overrides` is an override file. `daemon` names
-    another instance of the daemon, with settings of its own (`daemon.SETTINGS`). `unicode_label` begins the domain
-    instead of the name; `subdomain` stands before it, and `{parent}` is what follows.
+    Without `steps` it is: deliver one message, then ask the daemon; with `row` and `fetch_reason` it has to give these
+    as its reasons. `nexthop` sends the mail there instead of to the domain (a transport map). `overrides` is an
+    override file. `daemon` names another instance of the daemon, with settings of its own (`runner.SETTINGS`).
+    `unicode_label` begins the domain instead of the name; `subdomain` stands before it, and `{parent}` is what follows.
     """
 
     name: str
@@ -219,7 +231,8 @@ class Scenario:
     publication: Publication = Publication()
     answer: str = ""
     outcome: str = ""
-    on_37: Expected | None = None
+    row: Row | None = None
+    fetch_reason: FetchReason | None = None
     steps: tuple[Step, ...] = ()
     overrides: str = ""
     nexthop: str = ""
@@ -234,8 +247,9 @@ class Scenario:
 
     def all_steps(self) -> tuple[Step, ...]:
         """The steps, the implied ones spelled out."""
-        if self.steps:
-            return self.steps
-        if self.on_37 is None:
-            return (Deliver(self.outcome), Answer(self.answer))
-        return (Deliver(self.outcome, self.on_37.outcome), Answer(self.answer, self.on_37.answer))
+        steps: list[Step] = list(self.steps or (Deliver(self.outcome), Answer(self.answer)))
+        if self.row is not None:
+            steps.append(DecidedBy(self.row))
+        if self.fetch_reason is not None:
+            steps.append(FetchFails(self.fetch_reason))
+        return tuple(steps)

@@ -1,22 +1,19 @@
-"""Every row of the decision table: DANE evidence, MTA-STS policy, override, failed look-ups."""
+"""The rows of the decision table without DANE: overrides, MTA-STS policies, observe mode, keys with a port."""
 
+from stsguard.core.tlspolicy import Row
 from tests.lab.certificates import CertificateKind
 from tests.lab.mx_servers import Behaviour
 from tests.lab.scenario_model import (
-    Addresses,
     Answer,
     Deliver,
     Demand,
     Mx,
-    MxLookup,
     Publication,
     Scenario,
     Tlsa,
     policy,
 )
 
-DANE = Mx(signed=True, tlsa=Tlsa.MATCHING, certificate=CertificateKind.SELF_SIGNED)
-MISMATCH = Mx(signed=True, tlsa=Tlsa.MISMATCHING)
 SIGNED = Mx(signed=True)
 NO_RECORD: tuple[str, ...] | None = None
 
@@ -30,6 +27,7 @@ OVERRIDES = (
         "secure mx1",
         "sent Verified",
         overrides='["{domain}"]\npolicy = "secure match={mx1} servername=hostname"',
+        row=Row.OVERRIDE_POLICY,
     ),
     Scenario(
         "override-policy-beats-dane",
@@ -50,6 +48,7 @@ OVERRIDES = (
         "NOTFOUND",
         "sent Untrusted",
         overrides='["{domain}"]\nexempt = true\nreason = "known and agreed"',
+        row=Row.OVERRIDE_EXEMPT,
     ),
     Scenario(
         "override-enforce",
@@ -60,6 +59,7 @@ OVERRIDES = (
         "secure mx1",
         "deferred 4.7.5",
         overrides='["{domain}"]\nenforce = true',
+        row=Row.NO_TLSA_ENFORCE,
     ),
     Scenario(
         "override-enforce-nothing",
@@ -70,6 +70,7 @@ OVERRIDES = (
         "TEMP",
         "deferred 4.7.5",
         overrides='["{domain}"]\nenforce = true',
+        row=Row.OVERRIDE_NOTHING_TO_ENFORCE,
     ),
     Scenario(
         "override-pinned-mx",
@@ -80,6 +81,7 @@ OVERRIDES = (
         "secure mx1",
         "sent Verified mx1",
         overrides='["{domain}"]\nmx = ["{mx1}"]',
+        row=Row.NO_TLSA_ENFORCE,
     ),
     Scenario(
         "override-parent",
@@ -104,311 +106,6 @@ OVERRIDES = (
     ),
 )
 
-FAILED_LOOKUPS = (
-    Scenario(
-        "mx-bogus",
-        "the MX RRset's signature is broken",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.1.2",
-        Publication(signed=True, mx=(SIGNED,), mx_lookup=MxLookup.BOGUS),
-        "TEMP",
-        "deferred",
-    ),
-    Scenario(
-        "mx-servfail",
-        "the MX look-up fails",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.1.2",
-        Publication(records=NO_RECORD, site=None, mx_lookup=MxLookup.FAILING),
-        "TEMP",
-        "deferred",
-    ),
-    Scenario(
-        "mx-timeout",
-        "the MX look-up is never answered",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.1.2",
-        Publication(records=NO_RECORD, site=None, mx_lookup=MxLookup.UNANSWERED),
-        "TEMP",
-        "deferred",
-    ),
-    Scenario(
-        "tlsa-fails-everywhere",
-        "the TLSA look-up of the only MX host fails; MTA-STS does not rescue it",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.2, RFC 8461 §2",
-        Publication(signed=True, mx=(Mx(signed=True, tlsa=Tlsa.FAILING),)),
-        "TEMP",
-        "deferred 4.7.5",
-    ),
-    Scenario(
-        "tlsa-bogus-everywhere",
-        "the TLSA signature of the only MX host is broken",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.2",
-        Publication(signed=True, mx=(Mx(signed=True, tlsa=Tlsa.BOGUS),)),
-        "TEMP",
-        "deferred 4.7.5",
-    ),
-    Scenario(
-        "tlsa-fails-at-one-enforce",
-        "the TLSA look-up of the best MX host fails: the other one is used",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2",
-        Publication(
-            signed=True,
-            site=policy("enforce", "{mx1}", "{mx2}"),
-            mx=(Mx(10, signed=True, tlsa=Tlsa.FAILING), Mx(20, signed=True)),
-        ),
-        "secure mx2",
-        "sent Verified mx2",
-    ),
-    Scenario(
-        "tlsa-fails-at-one-dane",
-        "the TLSA look-up of the best MX host fails, the other one has DANE",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2",
-        Publication(
-            records=NO_RECORD,
-            site=None,
-            signed=True,
-            mx=(Mx(10, signed=True, tlsa=Tlsa.FAILING), Mx(20, signed=True, tlsa=Tlsa.MATCHING)),
-        ),
-        "dane",
-        "sent Verified mx2",
-    ),
-    Scenario(
-        "addresses-fail-at-one",
-        "the address look-up of the best MX host fails: the other one is used",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.1.2",
-        Publication(site=policy("enforce", "{mx1}", "{mx2}"), mx=(Mx(10, addresses=Addresses.FAILING), Mx(20))),
-        "secure mx2",
-        "sent Verified mx2",
-    ),
-    Scenario(
-        "no-address-anywhere",
-        "no MX host has an address",
-        Demand.BOUNCE,
-        "RFC 5321 §5.1",
-        Publication(mx=(Mx(addresses=Addresses.NONE),)),
-        "TEMP",
-        "bounced",
-    ),
-)
-
-DANE_ROWS = (
-    Scenario(
-        "dane-all-enforce",
-        "all MX hosts have usable TLSA records, the policy enforces",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2",
-        Publication(signed=True, mx=(DANE,)),
-        "dane-only",
-        "sent Verified",
-    ),
-    Scenario(
-        "dane-mismatch-enforce",
-        "the TLSA records do not match, though the certificate satisfies the MTA-STS policy",
-        Demand.WITHHOLD,
-        "RFC 8461 §2",
-        Publication(signed=True, mx=(MISMATCH,)),
-        "dane-only",
-        "deferred 4.7.5",
-    ),
-    Scenario(
-        "dane-some-best-enforce",
-        "the best MX host has TLSA records, another has none",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2.1",
-        Publication(
-            signed=True,
-            site=policy("enforce", "{mx1}", "{mx2}"),
-            mx=(Mx(10, signed=True, tlsa=Tlsa.MATCHING), Mx(20, signed=True)),
-        ),
-        "dane-only",
-        "sent Verified mx1",
-    ),
-    Scenario(
-        "dane-some-best-down-enforce",
-        "the MX host with TLSA records is down: those without are not used",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.2.1",
-        Publication(
-            signed=True,
-            site=policy("enforce", "{mx1}", "{mx2}"),
-            mx=(Mx(10, signed=True, tlsa=Tlsa.MATCHING, behaviour=Behaviour.DOWN), Mx(20, signed=True)),
-        ),
-        "dane-only",
-        "deferred",
-    ),
-    Scenario(
-        "dane-some-not-best-enforce",
-        "only an MX host of worse preference has TLSA records",
-        Demand.DELIVER_VERIFIED,
-        "RFC 8461 §5",
-        Publication(
-            signed=True,
-            site=policy("enforce", "{mx1}", "{mx2}"),
-            mx=(Mx(10, signed=True), Mx(20, signed=True, tlsa=Tlsa.MATCHING)),
-        ),
-        "secure mx1",
-        "sent Verified mx1",
-    ),
-    Scenario(
-        "dane-some-not-best-spoofed-enforce",
-        "as before, and the host without TLSA has a bad certificate: never to the other one on its CA certificate",
-        Demand.WITHHOLD,
-        "RFC 8461 §5, RFC 7672 §2.2",
-        Publication(
-            signed=True,
-            site=policy("enforce", "{mx1}", "{mx2}"),
-            mx=(
-                Mx(10, signed=True, certificate=CertificateKind.SELF_SIGNED),
-                Mx(20, signed=True, tlsa=Tlsa.MISMATCHING),
-            ),
-        ),
-        "secure mx1",
-        "deferred",
-    ),
-    Scenario(
-        "dane-no-policy",
-        "usable TLSA records and no MTA-STS",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2",
-        Publication(records=NO_RECORD, site=None, signed=True, mx=(DANE,)),
-        "dane",
-        "sent Verified",
-    ),
-    Scenario(
-        "dane-mismatch-no-policy",
-        "TLSA records that do not match and no MTA-STS",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.2",
-        Publication(records=NO_RECORD, site=None, signed=True, mx=(MISMATCH,)),
-        "dane",
-        "deferred 4.7.5",
-    ),
-    Scenario(
-        "dane-mismatch-testing",
-        "TLSA records that do not match: a testing policy takes nothing away from DANE",
-        Demand.WITHHOLD,
-        "RFC 8461 §2",
-        Publication(site=policy("testing"), signed=True, mx=(MISMATCH,)),
-        "dane",
-        "deferred 4.7.5",
-    ),
-    Scenario(
-        "dane-some-no-policy",
-        "the best MX host has no TLSA records, and there is no policy",
-        Demand.DELIVER,
-        "RFC 7672 §2.2.1",
-        Publication(
-            records=NO_RECORD,
-            site=None,
-            signed=True,
-            mx=(
-                Mx(10, signed=True, certificate=CertificateKind.SELF_SIGNED),
-                Mx(20, signed=True, tlsa=Tlsa.MATCHING),
-            ),
-        ),
-        "dane",
-        "sent Untrusted mx1",
-    ),
-    Scenario(
-        "dane-through-cname",
-        "the MX name is a secure alias, the TLSA records are those of its target",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2.2",
-        Publication(records=NO_RECORD, site=None, signed=True, mx=(Mx(signed=True, alias=True, tlsa=Tlsa.MATCHING),)),
-        "dane",
-        "sent Verified",
-    ),
-    Scenario(
-        "tlsa-unusable-enforce",
-        "no TLSA record is usable, and the policy enforces",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2, RFC 8461 §5",
-        Publication(signed=True, mx=(Mx(signed=True, tlsa=Tlsa.UNUSABLE),)),
-        "secure mx1",
-        "sent Verified",
-    ),
-    Scenario(
-        "tlsa-unusable-enforce-bad",
-        "no TLSA record is usable, the policy enforces, the certificate is bad",
-        Demand.WITHHOLD,
-        "RFC 8461 §5",
-        Publication(signed=True, mx=(Mx(signed=True, tlsa=Tlsa.UNUSABLE, certificate=CertificateKind.WRONG_NAME),)),
-        "secure mx1",
-        "deferred 4.7.5",
-    ),
-    Scenario(
-        "tlsa-unusable-no-policy",
-        "no TLSA record is usable: TLS is mandatory, unauthenticated",
-        Demand.DELIVER,
-        "RFC 7672 §2.2",
-        Publication(
-            records=NO_RECORD,
-            site=None,
-            signed=True,
-            mx=(Mx(signed=True, tlsa=Tlsa.UNUSABLE, certificate=CertificateKind.SELF_SIGNED),),
-        ),
-        "dane",
-        "sent Untrusted",
-    ),
-    Scenario(
-        "tlsa-unusable-no-starttls",
-        "no TLSA record is usable, and the host has no STARTTLS",
-        Demand.WITHHOLD,
-        "RFC 7672 §2.2",
-        Publication(
-            records=NO_RECORD,
-            site=None,
-            signed=True,
-            mx=(Mx(signed=True, tlsa=Tlsa.UNUSABLE, behaviour=Behaviour.NO_STARTTLS),),
-        ),
-        "dane",
-        "deferred 4.7.4",
-    ),
-    Scenario(
-        "mx-insecure-tlsa-enforce",
-        "TLSA records at a host that an insecure MX RRset names, and the policy enforces",
-        Demand.DELIVER_VERIFIED,
-        "RFC 7672 §2.2.1, RFC 8461 §5",
-        Publication(mx=(Mx(signed=True, tlsa=Tlsa.MATCHING),)),
-        "secure mx1",
-        "sent Verified",
-    ),
-    Scenario(
-        "mx-insecure-tlsa-enforce-bad",
-        "as before, and the certificate satisfies DANE but not MTA-STS",
-        Demand.WITHHOLD,
-        "RFC 8461 §5",
-        Publication(mx=(DANE,)),
-        "secure mx1",
-        "deferred 4.7.5",
-    ),
-    Scenario(
-        "mx-insecure-tlsa-no-policy",
-        "TLSA records at a host that an insecure MX RRset names, no policy",
-        Demand.DELIVER,
-        "RFC 7672 §2.2.1",
-        Publication(records=NO_RECORD, site=None, mx=(DANE,)),
-        "dane",
-        "sent Trusted",
-    ),
-    Scenario(
-        "no-dane-in-postfix",
-        "Postfix can't do DANE here: MTA-STS holds where DANE would",
-        Demand.DELIVER_VERIFIED,
-        "RFC 8461 §5",
-        Publication(signed=True, mx=(Mx(signed=True, tlsa=Tlsa.MATCHING),)),
-        "secure mx1",
-        "sent Verified",
-        daemon="nodane",
-    ),
-)
-
 STS_ROWS = (
     Scenario(
         "enforce-good",
@@ -418,6 +115,7 @@ STS_ROWS = (
         Publication(),
         "secure mx1",
         "sent Verified",
+        row=Row.NO_TLSA_ENFORCE,
     ),
     Scenario(
         "testing-bad-certificate",
@@ -427,6 +125,7 @@ STS_ROWS = (
         Publication(site=policy("testing"), mx=(Mx(certificate=CertificateKind.EXPIRED),)),
         "NOTFOUND",
         "sent Untrusted",
+        row=Row.NO_TLSA_NOT_ENFORCE,
     ),
     Scenario(
         "testing-no-starttls",
@@ -445,6 +144,7 @@ STS_ROWS = (
         Publication(site=policy("none"), mx=(Mx(certificate=CertificateKind.SELF_SIGNED),)),
         "NOTFOUND",
         "sent Untrusted",
+        row=Row.NO_TLSA_NOT_ENFORCE,
     ),
     Scenario(
         "no-record",
@@ -454,6 +154,7 @@ STS_ROWS = (
         Publication(records=NO_RECORD, mx=(Mx(certificate=CertificateKind.SELF_SIGNED),)),
         "NOTFOUND",
         "sent Untrusted",
+        row=Row.NO_TLSA_NOT_ENFORCE,
     ),
     Scenario(
         "two-records",
@@ -494,6 +195,7 @@ OBSERVE_ROWS = (
         "NOTFOUND",
         "sent",
         daemon="observe",
+        row=Row.NO_TLSA_ENFORCE,
     ),
 )
 
@@ -508,6 +210,7 @@ PORT_ROWS = (
         "sent Verified",
         steps=(Deliver("sent Verified"), Answer("dane", key="{domain}:2525")),
         nexthop="{domain}:2525",
+        row=Row.ALL_USABLE_ENFORCE,
     ),
     Scenario(
         "port-in-key-enforce",
@@ -519,6 +222,7 @@ PORT_ROWS = (
         "deferred 4.7.5",
         steps=(Deliver("deferred 4.7.5"), Answer("secure mx1", key="{domain}:2525")),
         nexthop="{domain}:2525",
+        row=Row.NO_TLSA_ENFORCE,
     ),
     Scenario(
         "bracketed-key",
@@ -535,8 +239,6 @@ PORT_ROWS = (
 
 ROWS: tuple[Scenario, ...] = (
     *OVERRIDES,
-    *FAILED_LOOKUPS,
-    *DANE_ROWS,
     *STS_ROWS,
     *OBSERVE_ROWS,
     *PORT_ROWS,

@@ -3,6 +3,9 @@
 Each row's MX host has a bad certificate, so that a delivered message shows that nothing is enforced.
 """
 
+from dataclasses import dataclass
+
+from stsguard.core.errors import FetchReason
 from tests.lab.certificates import CertificateKind
 from tests.lab.scenario_model import (
     MAIN_DAEMON,
@@ -23,97 +26,105 @@ BAD_MX = (Mx(certificate=CertificateKind.SELF_SIGNED),)
 NEW_RECORD = ("v=STSv1; id=2;",)
 ENFORCE = policy("enforce")
 
-# FetchReason code -> what is wrong, and how long the look-up takes for it.
-FAULTS: tuple[tuple[str, str, Site, str], ...] = (
-    ("dns-failed", "SERVFAIL for the policy host", policy("enforce", address=PolicyHostAddress.FAILING), MAIN_DAEMON),
-    (
-        "dns-unanswered",
-        "no answer for the policy host's name",
-        policy("enforce", address=PolicyHostAddress.UNANSWERED),
-        "impatient",
-    ),
-    ("no-address", "the policy host has no address", policy("enforce", address=PolicyHostAddress.NONE), MAIN_DAEMON),
-    (
-        "address-refused",
-        "the policy host's address is a private one",
-        policy("enforce", address=PolicyHostAddress.PRIVATE),
-        MAIN_DAEMON,
-    ),
-    ("connect-failed", "nothing listens", policy("enforce", address=PolicyHostAddress.REFUSING), MAIN_DAEMON),
-    ("timeout", "a policy host that never speaks", policy("enforce", address=PolicyHostAddress.SILENT), "impatient"),
-    ("timeout-slow", "an answer after 20 s", policy("enforce", delay_seconds=20.0), "impatient"),
-    ("tls-failed", "a TLS alert", policy("enforce", refuses_tls=True), MAIN_DAEMON),
-    (
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to fail; `slow` ones go to the daemon that does not wait long."""
+
+    name: str
+    says: str
+    reason: FetchReason
+    site: Site
+    slow: bool = False
+
+
+def _address(address: PolicyHostAddress) -> Site:
+    return policy("enforce", address=address)
+
+
+def _certificate(kind: CertificateKind) -> Site:
+    return policy("enforce", certificate=kind)
+
+
+def _status(status: str, *more_headers: str) -> Site:
+    return policy("enforce", status=status, more_headers=more_headers)
+
+
+ELSEWHERE = "Location: https://mta-sts.elsewhere.test/.well-known/mta-sts.txt"
+LONG = "".join(f"x{number}: y\r\n" for number in range(8000))
+FAULTS = (
+    Fault("dns-failed", "SERVFAIL", FetchReason.DNS_FAILED, _address(PolicyHostAddress.FAILING)),
+    Fault("dns-unanswered", "no DNS answer", FetchReason.DNS_FAILED, _address(PolicyHostAddress.UNANSWERED), slow=True),
+    Fault("no-address", "no address", FetchReason.NO_ADDRESS, _address(PolicyHostAddress.NONE)),
+    Fault("address-refused", "a private address", FetchReason.ADDRESS_REFUSED, _address(PolicyHostAddress.PRIVATE)),
+    Fault("connect-failed", "no way there", FetchReason.CONNECT_FAILED, _address(PolicyHostAddress.UNREACHABLE)),
+    Fault("refused", "nothing listens", FetchReason.CONNECTION_REFUSED, _address(PolicyHostAddress.REFUSING)),
+    Fault("timeout", "a host that never speaks", FetchReason.TIMEOUT, _address(PolicyHostAddress.SILENT), slow=True),
+    Fault("slow", "20 s for an answer", FetchReason.TIMEOUT, policy("enforce", delay_seconds=20.0), slow=True),
+    Fault("tls-failed", "a TLS alert", FetchReason.TLS_FAILED, policy("enforce", refuses_tls=True)),
+    Fault(
         "certificate-not-trusted",
         "a certificate of an unknown CA",
-        policy("enforce", certificate=CertificateKind.UNKNOWN_CA),
-        MAIN_DAEMON,
+        FetchReason.CERTIFICATE_NOT_TRUSTED,
+        _certificate(CertificateKind.UNKNOWN_CA),
     ),
-    (
+    Fault(
         "certificate-self-signed",
         "a self-signed certificate",
-        policy("enforce", certificate=CertificateKind.SELF_SIGNED),
-        MAIN_DAEMON,
+        FetchReason.CERTIFICATE_NOT_TRUSTED,
+        _certificate(CertificateKind.SELF_SIGNED),
     ),
-    ("certificate-expired", "an expired one", policy("enforce", certificate=CertificateKind.EXPIRED), MAIN_DAEMON),
-    (
+    Fault(
+        "certificate-expired",
+        "an expired certificate",
+        FetchReason.CERTIFICATE_EXPIRED,
+        _certificate(CertificateKind.EXPIRED),
+    ),
+    Fault(
         "certificate-not-yet-valid",
         "a certificate of tomorrow",
-        policy("enforce", certificate=CertificateKind.NOT_YET_VALID),
-        MAIN_DAEMON,
+        FetchReason.CERTIFICATE_NOT_YET_VALID,
+        _certificate(CertificateKind.NOT_YET_VALID),
     ),
-    (
+    Fault(
         "certificate-host-mismatch",
         "a certificate for another name",
-        policy("enforce", certificate=CertificateKind.WRONG_NAME),
-        MAIN_DAEMON,
+        FetchReason.CERTIFICATE_HOST_MISMATCH,
+        _certificate(CertificateKind.WRONG_NAME),
     ),
-    (
+    Fault(
         "certificate-cn-only",
         "a certificate with a common name only",
-        policy("enforce", certificate=CertificateKind.CN_ONLY),
-        MAIN_DAEMON,
+        FetchReason.CERTIFICATE_HOST_MISMATCH,
+        _certificate(CertificateKind.CN_ONLY),
     ),
-    ("http-malformed", "no HTTP", policy("enforce", raw=b"Good morning, this is no HTTP.\r\n\r\n"), MAIN_DAEMON),
-    (
-        "http-redirect",
-        "a redirect",
-        policy(
-            "enforce",
-            status="301 Moved Permanently",
-            more_headers=("Location: https://mta-sts.elsewhere.test/.well-known/mta-sts.txt",),
-        ),
-        MAIN_DAEMON,
-    ),
-    ("http-status-404", "404", policy("enforce", status="404 Not Found"), MAIN_DAEMON),
-    ("http-status-503", "503", policy("enforce", status="503 Service Unavailable"), MAIN_DAEMON),
-    ("http-status-204", "204, which is not 200", policy("enforce", status="204 No Content"), MAIN_DAEMON),
-    ("connection-lost", "the answer breaks off", policy("enforce", cut=150), MAIN_DAEMON),
-    ("media-type", "text/html", policy("enforce", content_type="text/html"), MAIN_DAEMON),
-    (
-        "too-large",
-        "more than 64 KiB",
-        policy("enforce", more="".join(f"x{number}: y\r\n" for number in range(8000))),
-        MAIN_DAEMON,
-    ),
-    ("policy-syntax", "a field without a colon", policy("enforce", more="nonsense\r\n"), MAIN_DAEMON),
-    ("policy-no-version", "no version", Site("mode: enforce\nmx: {mx1}\nmax_age: 86400\n"), MAIN_DAEMON),
-    ("policy-no-max-age", "no max_age", Site("version: STSv1\nmode: enforce\nmx: {mx1}\n"), MAIN_DAEMON),
-    ("policy-empty", "nothing at all", Site(""), MAIN_DAEMON),
+    Fault("http-malformed", "no HTTP", FetchReason.HTTP_MALFORMED, policy("enforce", raw=b"Good morning.\r\n\r\n")),
+    Fault("http-redirect", "a redirect", FetchReason.HTTP_REDIRECT, _status("301 Moved Permanently", ELSEWHERE)),
+    Fault("http-status-404", "404", FetchReason.HTTP_STATUS, _status("404 Not Found")),
+    Fault("http-status-503", "503", FetchReason.HTTP_STATUS, _status("503 Service Unavailable")),
+    Fault("http-status-204", "204, which is not 200", FetchReason.HTTP_STATUS, _status("204 No Content")),
+    Fault("connection-lost", "the answer breaks off", FetchReason.CONNECTION_LOST, policy("enforce", cut=150)),
+    Fault("media-type", "text/html", FetchReason.MEDIA_TYPE, policy("enforce", content_type="text/html")),
+    Fault("too-large", "more than 64 KiB", FetchReason.TOO_LARGE, policy("enforce", more=LONG)),
+    Fault("syntax", "a line that is no field", FetchReason.POLICY_SYNTAX, policy("enforce", more="nonsense\r\n")),
+    Fault("no-version", "no version", FetchReason.POLICY_SYNTAX, Site("mode: enforce\nmx: {mx1}\nmax_age: 86400\n")),
+    Fault("no-max-age", "no max_age", FetchReason.POLICY_SYNTAX, Site("version: STSv1\nmode: enforce\nmx: {mx1}\n")),
+    Fault("empty", "nothing at all", FetchReason.POLICY_SYNTAX, Site("")),
 )
 
 WITHOUT_CACHE = tuple(
     Scenario(
-        f"fetch-{name}",
-        f"no policy is cached, and it can't be had: {says}",
+        f"fetch-{fault.name}",
+        f"no policy is cached, and it can't be had: {fault.says}",
         Demand.DELIVER,
         "RFC 8461 §3.3",
-        Publication(site=site, mx=BAD_MX),
+        Publication(site=fault.site, mx=BAD_MX),
         "NOTFOUND",
         "sent Untrusted",
-        daemon=daemon,
+        fetch_reason=fault.reason,
+        daemon="impatient" if fault.slow else MAIN_DAEMON,
     )
-    for name, says, site, daemon in FAULTS
+    for fault in FAULTS
 )
 
 RECORD_FAILS = (

@@ -1,5 +1,6 @@
 """What changes over time: a new policy, a changed MX set, expiry, floods, restarts, a broken store, no daemon."""
 
+from stsguard.core.tlspolicy import Row
 from tests.lab.certificates import CertificateKind
 from tests.lab.scenario_model import (
     Answer,
@@ -224,6 +225,7 @@ RESTARTS = (
             Answer("TEMP"),
             DaemonAction.CHECK_BROKEN_STORE,
         ),
+        row=Row.STORE_UNREADABLE,
         daemon="volatile",
     ),
     Scenario(

@@ -7,6 +7,7 @@ import idna
 from tests.lab.certificates import tlsa_3_1_1
 from tests.lab.lab import Lab
 from tests.lab.mx_servers import MxServer
+from tests.lab.namespace import UNREACHABLE
 from tests.lab.policy_hosts import ADDRESS, REFUSING_ADDRESS, SILENT_ADDRESS, PolicySite
 from tests.lab.scenario_model import (
     MAIN_DAEMON,
@@ -28,6 +29,7 @@ _POLICY_HOST_ADDRESSES = {
     PolicyHostAddress.GOOD: ADDRESS,
     PolicyHostAddress.PRIVATE: PRIVATE_ADDRESS,
     PolicyHostAddress.REFUSING: REFUSING_ADDRESS,
+    PolicyHostAddress.UNREACHABLE: UNREACHABLE,
     PolicyHostAddress.SILENT: SILENT_ADDRESS,
 }
 
