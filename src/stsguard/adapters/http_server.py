@@ -18,6 +18,7 @@ log = logger(__name__)
 
 MAX_REQUEST_BYTES = 65_536
 REQUEST_SECONDS = 10.0
+SEND_SECONDS = 60.0  # a client that does not read its response
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,10 @@ class HttpServer:
             task.add_done_callback(self._tasks.discard)
         try:
             await self._exchange(reader, writer)
-        except (OSError, h11.RemoteProtocolError, TimeoutError) as exc:
+        except (OSError, TimeoutError) as exc:
             log.debug("admin client went away: %s", exc)
         finally:
-            writer.close()
+            writer.transport.abort()
 
     async def close(self) -> None:
         """End the requests under way."""
@@ -76,11 +77,17 @@ class HttpServer:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_REQUEST_BYTES)
-        async with asyncio.timeout(REQUEST_SECONDS):
-            request = await _read_request(connection, reader)
-        if request is None:
-            return
-        response = await self._handler(request)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                request = await _read_request(connection, reader)
+        except h11.RemoteProtocolError as exc:
+            request, response = None, json_response({"error": str(exc)}, exc.error_status_hint)
+        except TimeoutError:
+            request, response = None, json_response({"error": "no complete request in time"}, 408)
+        else:
+            if request is None:
+                return
+            response = await self._handler(request)
         headers = {
             "Content-Type": response.media_type,
             "Content-Length": str(len(response.body)),
@@ -90,9 +97,12 @@ class HttpServer:
         }
         head = h11.Response(status_code=response.status, headers=list(headers.items()))
         writer.write(connection.send(head) or b"")
-        if request.method != "HEAD":
+        if request is None or request.method != "HEAD":
             writer.write(connection.send(h11.Data(data=response.body)) or b"")
-        await writer.drain()
+        async with asyncio.timeout(SEND_SECONDS):
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
 
 
 async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> HttpRequest | None:
@@ -107,7 +117,10 @@ async def _read_request(connection: h11.Connection, reader: asyncio.StreamReader
                 raise h11.RemoteProtocolError("request too large", error_status_hint=413)
             connection.receive_data(data)
         elif isinstance(event, h11.Request):
-            parts = urlsplit(event.target.decode("ascii", "replace"))
+            try:
+                parts = urlsplit(event.target.decode("ascii", "replace"))
+            except ValueError as exc:
+                raise h11.RemoteProtocolError(f"bad target: {exc}") from exc
             query = dict(parse_qsl(parts.query, keep_blank_values=True))
             request = HttpRequest(event.method.decode("ascii"), parts.path, query)
         elif isinstance(event, h11.EndOfMessage):

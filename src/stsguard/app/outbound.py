@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,7 +25,7 @@ from stsguard.config.values import InetAddress, ListenAddress, UnixAddress
 from stsguard.core.overrides import Overrides
 from stsguard.discovery.dane_readiness import DaneReadiness
 from stsguard.discovery.describe import Plain, plain_time
-from stsguard.discovery.supervisor import crashes, report, supervised
+from stsguard.discovery.supervisor import crashes, kept_up, report, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Gauge
 from stsguard.outbound.admin import Admin
@@ -38,6 +39,7 @@ log = logger(__name__)
 LOOKUP_SOCKET_MODE = 0o666  # smtp(8) runs as postfix, and what is asked there is public
 ADMIN_SOCKET_MODE = 0o660
 STOP_SECONDS = 10.0
+OPEN_FILES = 65_536  # each smtp(8) holds a connection, and the usual limit of a shell is 1024
 # From 3.13 on a server unlinks the path of its socket when it is closed: of a socket that is systemd's, or that a
 # successor has taken over already.
 KEEP_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
@@ -80,6 +82,8 @@ class OutboundDaemon:
         def store() -> PartHealth:
             if parts.tender.store_problem is not None:
                 return PartHealth(PartState.FAILED, f"served without stored policies: {parts.tender.store_problem}")
+            if parts.cache.store_failing:
+                return PartHealth(PartState.FAILED, "it could not be read when a policy was last sought in it")
             if parts.cache.saver.failing_since is not None:
                 return PartHealth(PartState.FAILED, f"{parts.cache.saver.unsaved} policies can't be stored yet")
             return PartHealth(PartState.OK, "all read" if parts.tender.loaded else "being read")
@@ -140,12 +144,12 @@ class OutboundDaemon:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.parts.tender.run())
             group.create_task(self.parts.demands.run())
-            group.create_task(self.parts.verifier.run())
+            group.create_task(kept_up("verification", self.parts.verifier.run))
             group.create_task(self._feed_watchdog())
             for watched in self._readiness:
-                group.create_task(watched.run())
+                group.create_task(kept_up("DANE check", watched.run))
             if self._overrides is not None:
-                group.create_task(self._overrides.run())
+                group.create_task(kept_up("overrides", self._overrides.run))
 
     async def _feed_watchdog(self) -> None:
         interval = systemd.watchdog_seconds()
@@ -289,5 +293,13 @@ def run_outbound(config: Config) -> None:
     async def serve() -> None:
         await OutboundDaemon(config).run()
 
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

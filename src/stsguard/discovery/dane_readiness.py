@@ -41,11 +41,15 @@ class DaneReadiness:
         self.ready = assume
         self.reason = "not checked yet"
         self.conclusive = False
+        self._next_seconds = UNSURE_CHECK_SECONDS
         self.on_change: Callable[[bool], None] = lambda _ready: None
 
     async def look(self) -> None:
         """Check once."""
+        self._next_seconds = UNSURE_CHECK_SECONDS
         found = await self._check()
+        if found.conclusive:
+            self._next_seconds = CHECK_SECONDS
         if not found.conclusive and self.conclusive:
             outcome(
                 log,
@@ -67,5 +71,5 @@ class DaneReadiness:
     async def run(self) -> None:
         """Check again and again."""
         while True:
-            await asyncio.sleep(CHECK_SECONDS if self.conclusive else UNSURE_CHECK_SECONDS)
+            await asyncio.sleep(self._next_seconds)
             await self.look()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from stsguard.core.dane import MxEvidence, TlsaStatus
+from stsguard.core.dane import MxEvidence, MxHost, TlsaStatus
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.tlspolicy import Reply
 from stsguard.discovery.demand import Demand
@@ -24,15 +24,27 @@ def would_defer(demand: Demand, results: Results) -> str | None:
         return None
     match decision.reply:
         case Reply.SECURE:
-            return _all_fail([_sts_fault(name, results) for name in decision.mx_host_patterns])
+            return _all_fail([_fault(name, results, _name_fault) for name in decision.mx_host_patterns])
         case Reply.DANE | Reply.DANE_ONLY:
-            hosts = [host for host in demand.mx.hosts if host.tlsa_status is TlsaStatus.USABLE]
-            rest = [host for host in demand.mx.hosts if host.tlsa_status is TlsaStatus.ABSENT]
-            if decision.reply is Reply.DANE and rest:
-                return None
-            return _all_fail([_dane_fault(host.mx_hostname, results) for host in hosts])
+            return _all_fail(_dane_faults(demand.mx.hosts, decision.reply, results))
         case _:
             return None
+
+
+def _dane_faults(hosts: Sequence[MxHost], reply: Reply, results: Results) -> list[str | None]:
+    """Of each host that Postfix would try: its fault, if any."""
+    faults: list[str | None] = []
+    for host in hosts:
+        if host.tlsa_status is TlsaStatus.USABLE:
+            faults.append(_fault(host.mx_hostname, results, _fails_dane))
+        elif reply is Reply.DANE_ONLY:
+            continue  # no host without usable TLSA is used
+        elif host.tlsa_status is TlsaStatus.UNUSABLE:
+            # RFC 7672 §2.2: TLS is mandatory there, unauthenticated.
+            faults.append(_fault(host.mx_hostname, results, lambda probe: "" if probe.tls else _name_fault(probe)))
+        elif host.tlsa_status is TlsaStatus.ABSENT:
+            faults.append(None)
+    return faults
 
 
 def _all_fail(faults: Sequence[str | None]) -> str | None:
@@ -40,18 +52,17 @@ def _all_fail(faults: Sequence[str | None]) -> str | None:
     return "; ".join(found) if found and len(found) == len(faults) else None
 
 
-def _sts_fault(mx_hostname: Domain, results: Results) -> str | None:
-    return _fault(mx_hostname, results, lambda probe: probe.result_type is not None)
+def _name_fault(probe: MxProbe) -> str:
+    return probe.result_type.value if probe.result_type is not None else ""
 
 
-def _dane_fault(mx_hostname: Domain, results: Results) -> str | None:
-    return _fault(mx_hostname, results, lambda probe: probe.dane_matched is False or not probe.tls)
+def _fails_dane(probe: MxProbe) -> str:
+    if probe.tls:
+        return "no TLSA record matches" if probe.dane_matched is False else ""
+    return _name_fault(probe)
 
 
-def _fault(mx_hostname: Domain, results: Results, failed: Callable[[MxProbe], bool]) -> str | None:
-    probes = [probe for probe in results(mx_hostname) if not probe.inconclusive]
-    if not probes or not all(failed(probe) for probe in probes):
-        return None
-    first = probes[0]
-    what = first.result_type.value if first.result_type else "no TLSA record matches"
-    return f"{mx_hostname}: {what}"
+def _fault(mx_hostname: Domain, results: Results, judge: Callable[[MxProbe], str]) -> str | None:
+    """What is wrong with the host at each of its addresses, by the first; None where one of them is good."""
+    faults = [judge(probe) for probe in results(mx_hostname) if not probe.inconclusive]
+    return f"{mx_hostname}: {faults[0]}" if faults and all(faults) else None

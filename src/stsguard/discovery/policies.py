@@ -118,6 +118,7 @@ class PolicyCache:
         self.clock = clock
         self.random = random
         self.id_check_seconds = id_check_seconds
+        self.store_failing = False  # as of the last time that a policy was sought in it
         self.store_tried = asyncio.Event()  # set once the store was opened, or could not be
         self.used_at: Callable[[Domain], float] = lambda _domain: NEVER
         self.on_change: Callable[[Domain], None] = lambda _domain: None
@@ -259,6 +260,7 @@ class PolicyCache:
                 stored = await self._store.load_policy(policy_domain)
         except (StoreUnavailable, TimeoutError) as exc:
             store_misses.inc()
+            self.store_failing = True
             outcome(
                 log,
                 logging.ERROR,
@@ -267,6 +269,7 @@ class PolicyCache:
                 reason=exc or "no answer in time",
             )
             return None, False
+        self.store_failing = False
         return self._alive(stored), True
 
     def _alive(self, stored: StoredPolicy | None) -> StoredPolicy | None:
@@ -433,6 +436,7 @@ class PolicyCache:
 
     def store_became_readable(self) -> None:
         """The store can be read again: what was answered TEMP for its sake is looked at anew."""
+        self.store_failing = False
         hidden = [
             name for name, negative in self._negative.items() if negative.state.status is StsStatus.STORE_UNREADABLE
         ]

@@ -1,5 +1,6 @@
 """What the admin socket answers: health, metrics, and what the commands ask of the running daemon."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +29,7 @@ from stsguard.ports import Clock, PolicyFetcher, Resolver
 DEFAULT_ROWS = 1000
 MAX_ROWS = 1_000_000
 STATE_SECONDS = 60.0
+ROWS_AT_ONCE = 200  # between two of these look-ups have their turn
 
 
 class Request(Protocol):
@@ -161,7 +163,8 @@ class Admin:
         if override is not None:
             return {"override": override.key, "note": "an override holds; ask for the name without brackets to see it"}
         if next_hop.kind is KeyKind.INVALID:
-            return {"replies": {"policy": "TEMP the key is no domain name"}, "note": "no name that DNS could hold"}
+            reply = "NOTFOUND " if self._observe else "TEMP the key is no domain name"
+            return {"replies": {"policy": reply}, "note": "no name that DNS could hold"}
         return {"replies": {"policy": "NOTFOUND "}, "note": "answered without any look-up (RFC 8461 §3.4)"}
 
     async def _verify(self, query: Mapping[str, str]) -> Result:
@@ -175,7 +178,7 @@ class Admin:
 
     async def _list(self, query: Mapping[str, str]) -> Result:
         if query.get("would_defer"):
-            return Result(200, {"rows": self._would_defer()})
+            return Result(200, {"rows": await self._would_defer()})
         limit = _number(query, "limit", DEFAULT_ROWS, MAX_ROWS)
         now = self._clock.monotonic()
         rows: list[Plain] = []
@@ -183,11 +186,15 @@ class Admin:
             if len(rows) >= limit:
                 break
             rows.append(plain_entry(entry, now))
+            if len(rows) % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return Result(200, {"rows": rows, "total": len(self._cache)})
 
-    def _would_defer(self) -> list[Plain]:
+    async def _would_defer(self) -> list[Plain]:
         rows: list[Plain] = []
-        for destination in self._demands.destinations():
+        for count, destination in enumerate(self._demands.destinations(), 1):
+            if count % ROWS_AT_ONCE == 0:
+                await asyncio.sleep(0)
             demand = destination.demand
             why = would_defer(demand, self._verifier.results) if demand else None
             if demand is not None and why is not None:

@@ -34,7 +34,7 @@ class OverrideWatch:
         self._apply = apply
         self._seen: Hashable = None
         self._today: date | None = None
-        self._count = 0
+        self._overrides = Overrides()
         self.problem: str | None = None
 
     def load(self) -> None:
@@ -52,11 +52,11 @@ class OverrideWatch:
             raise
         self.problem = None
         reloads.inc("ok")
-        self._count = len(overrides)
+        self._overrides = overrides
         self._today = self._clock.now().date()
         for entry in overrides.expired(self._today):
             outcome(log, logging.WARNING, "override expired, ignored", entry=entry.key, expires=entry.expires)
-        outcome(log, logging.INFO, "overrides read", entries=self._count)
+        outcome(log, logging.INFO, "overrides read", entries=len(overrides))
         self._apply(overrides)
 
     def reload(self) -> None:
@@ -70,12 +70,18 @@ class OverrideWatch:
         """Watch the file, and the day: an entry that expires at midnight is reported then."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            if self._stamp() != self._seen or self._clock.now().date() != self._today:
-                self._today = self._clock.now().date()
+            if self._stamp() != self._seen or self._has_expired_entries():
                 self.reload()
+
+    def _has_expired_entries(self) -> bool:
+        """Whether the day has changed, and with it which entries hold."""
+        before, self._today = self._today, self._clock.now().date()
+        if before is None or before == self._today:
+            return False
+        return list(self._overrides.expired(before)) != list(self._overrides.expired(self._today))
 
     def health(self) -> PartHealth:
         """Whether the file as it is now is in force."""
         if self.problem is not None:
             return PartHealth(PartState.FAILED, f"the old overrides stay in force: {self.problem}")
-        return PartHealth(PartState.OK, f"{self._count} entries")
+        return PartHealth(PartState.OK, f"{len(self._overrides)} entries")
