@@ -83,7 +83,8 @@ class TlsaStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MxHost:
-    """One MX host of a next hop with its evidence. `tlsa` holds the usable records only."""
+    """One MX host of a next hop with its evidence. `tlsa` holds the usable records only. `tlsa_failure` says why the
+    TLSA look-up failed, at `tlsa_base_domain`; None where it did not, or the address look-up failed before it."""
 
     mx_hostname: Domain
     preference: int
@@ -92,6 +93,7 @@ class MxHost:
     tlsa: tuple[TlsaRecord, ...] = ()
     tlsa_base_domain: Domain | None = None
     detail: str = ""
+    tlsa_failure: LookupReason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,13 @@ async def _lookup_host(resolver: Resolver, name: Domain, preference: int, port: 
                 tlsa_name = base.child(f"_{port}", "_tcp")
             except NameInvalid:
                 continue  # so long a name that none can exist below it
-            answer = await resolver.lookup_tlsa(tlsa_name)
+            try:
+                answer = await resolver.lookup_tlsa(tlsa_name)
+            except LookupFailed as exc:
+                failed = TlsaStatus.FAILED
+                return MxHost(
+                    name, preference, failed, tlsa_base_domain=base, detail=str(exc), tlsa_failure=exc.reason
+                ), 0
             ttl = min(ttl, answer.ttl) if answer.ttl else ttl
             # RFC 7672 §2.2.3: the first candidate to yield a secure TLSA RRset is the TLSA base domain.
             if answer.secure and answer.records:

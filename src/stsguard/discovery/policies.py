@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from cachetools import LRUCache
 
@@ -30,7 +31,7 @@ from stsguard.core.policycache import (
 from stsguard.core.tlspolicy import StsState, StsStatus
 from stsguard.discovery.record import RecordLookup, lookup_record
 from stsguard.discovery.saver import PolicySaver
-from stsguard.discovery.supervisor import report
+from stsguard.discovery.supervisor import contained, report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -46,6 +47,7 @@ IDS_REMEMBERED = 5
 STORE_WAIT_SECONDS = 5.0  # a look-up waits no longer for the database
 STORE_RETRY_SECONDS = 30.0  # how long a domain is answered TEMP before the store is read for it again
 LEAST_REFRESH_SECONDS = 60.0  # a policy that lives shorter is not fetched ahead of time: it runs out first
+LOG_TIME_SECONDS = 2.0
 NEVER = float("-inf")
 
 
@@ -68,6 +70,7 @@ class PolicyEntry:
     retry_at: float = 0.0
     txt_vanished: bool = False
     past_ids: deque[str] = field(default_factory=lambda: deque(maxlen=IDS_REMEMBERED))
+    predecessor: StoredPolicy | None = None  # in force until this one was fetched
 
     @property
     def policy(self) -> Policy:
@@ -77,8 +80,8 @@ class PolicyEntry:
 
 @dataclass(frozen=True, slots=True)
 class NegativeEntry:
-    """A domain without a policy, until `until`; after a failed fetch with how often, for which id, and the instant
-    before which that id is not fetched again."""
+    """A domain without a policy, until `until`; after a failed fetch with when, how often, for which id, and the
+    instant before which that id is not fetched again."""
 
     state: StsState
     until: float
@@ -86,6 +89,7 @@ class NegativeEntry:
     failures: int = 0
     failed_id: str | None = None
     failure: PolicyFetchFailed | None = None
+    failed_at: float = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,8 @@ class StateUntil:
 
 class PolicyCache:
     """Policies by policy domain. `on_change` is called with a domain whose state has changed, `on_entry` with a new
-    entry; `used_at` gives the monotonic instant of a domain's last look-up since the start."""
+    entry, `on_fetch` with a domain and how its fetch failed, None for a good one; `used_at` gives the monotonic instant
+    of a domain's last look-up since the start."""
 
     def __init__(
         self,
@@ -123,6 +128,7 @@ class PolicyCache:
         self.used_at: Callable[[Domain], float] = lambda _domain: NEVER
         self.on_change: Callable[[Domain], None] = lambda _domain: None
         self.on_entry: Callable[[PolicyEntry], None] = lambda _entry: None
+        self.on_fetch: Callable[[Domain, PolicyFetchFailed | None], None] = lambda _domain, _failure: None
         self._size = size
         self._entries: dict[Domain, PolicyEntry] = {}
         self._mode_none: dict[Domain, None] = {}  # those of the entries that apply nothing, the oldest first
@@ -152,6 +158,16 @@ class PolicyCache:
             self._expire(entry)
             return None
         return entry
+
+    def policy_at(self, policy_domain: Domain, at: datetime) -> Policy | None:
+        """The policy that was in force at a moment not long ago by the wall clock: this one or the one before it."""
+        entry = self.entry(policy_domain)
+        if entry is None:
+            return None
+        # Time stamps of logs have whole seconds, and a session seldom begins before its policy is there.
+        if at + timedelta(seconds=LOG_TIME_SECONDS) >= entry.stored.fetched_at:
+            return entry.policy
+        return entry.predecessor.policy if entry.predecessor is not None else None
 
     def negative(self, policy_domain: Domain) -> NegativeEntry | None:
         """What is remembered of a domain without a policy."""
@@ -246,7 +262,7 @@ class PolicyCache:
             failures = 1 + (last.failures if last else 0)
             pause = min(fetch_pause_seconds(failures, self.random()), UNAVAILABLE_LIMIT_SECONDS)
             state = StsState(StsStatus.UNAVAILABLE, detail=f"record id {record_id}, but {exc}")
-            failed = NegativeEntry(state, NEVER, self._after(pause), failures, record_id, exc)
+            failed = NegativeEntry(state, NEVER, self._after(pause), failures, record_id, exc, self._after(0))
             return self._remember_failure(policy_domain, failed, readable=readable)
 
     async def _load(self, policy_domain: Domain) -> tuple[StoredPolicy | None, bool]:
@@ -335,8 +351,10 @@ class PolicyCache:
                 reason=exc.reason.code,
                 detail=exc.detail,
             )
+            contained("sessions", partial(self.on_fetch, policy_domain, exc))
             raise
         fetches.inc("ok")
+        contained("sessions", partial(self.on_fetch, policy_domain, None))
         now = self.clock.now()
         stored = StoredPolicy(policy_domain, policy, record_id, fetched_at=now, last_used_at=last_used_at or now)
         # max_age 0 is held for a minute and never stored.
@@ -380,6 +398,9 @@ class PolicyCache:
             checked_at=now - age,
         )
         if old is not None:
+            # Mostly it is the same policy, fetched a day ago: one copy will do.
+            same = old.policy == entry.policy
+            entry.predecessor = replace(old.stored, policy=entry.policy) if same else old.stored
             self._note_downgrades(old, entry)
         self._entries[policy_domain] = entry
         self._negative.pop(policy_domain, None)

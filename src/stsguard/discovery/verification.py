@@ -15,12 +15,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count, islice
 from weakref import WeakValueDictionary
 
 from stsguard.core.dane import MxHost, TlsaRecord
 from stsguard.core.mxcheck import CertificateFacts, Finding, MxProbe, MxVerdict, agree, merge
-from stsguard.discovery.supervisor import supervised
+from stsguard.discovery.supervisor import contained, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -79,7 +80,7 @@ class MxVerifier:
         concurrency: connections at one time; to one address there is never more than one.
         max_hosts: how many hosts are remembered, and how many probes may wait.
 
-    `on_change` is called with an MX hostname whose verdict has changed.
+    `on_change` is called with an MX hostname whose verdict has changed, `on_probe` with what every probe showed.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class MxVerifier:
     ) -> None:
         self.enabled = enabled
         self.on_change: Callable[[Domain], None] = lambda _mx_hostname: None
+        self.on_probe: Callable[[MxProbe], None] = lambda _probe: None
         self._prober = prober
         self._clock = clock
         self._random = random
@@ -310,6 +312,7 @@ class MxVerifier:
                 self._enqueue(target, now + self._interval_seconds * CONFIRM_SHARE * (0.5 + self._random()))
                 self._wake.set()
         self._tell(target, probe)
+        contained("sessions", partial(self.on_probe, probe))
 
     def _tell(self, target: _Target, probe: MxProbe) -> None:
         host = self._hosts.get(target.mx_hostname)
