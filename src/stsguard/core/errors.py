@@ -8,7 +8,8 @@
     │   ├── PolicyInvalid         a policy file does not match its ABNF               RFC 8461 §3.2
     │   ├── PolicyFetchFailed     the policy could not be had, for a closed set of reasons   RFC 8461 §3.3
     │   ├── CertificateInvalid    a certificate can't be read                         RFC 5280 §4.1
-    │   └── RequestInvalid        a client of ours does not speak socketmap
+    │   ├── RequestInvalid        a client of ours does not speak socketmap
+    │   └── EventInvalid          what the MTA told of a TLS session can't be read
     ├── LookupFailed              a DNS answer could not be had (server failure, bogus, timeout)   RFC 7672 §2.1.1
     ├── DeliveryFailed            a report was not taken, by its endpoint or by our own MTA       RFC 8460 §5.5
     ├── OurFault                  we, or the machine we run on, failed
@@ -129,6 +130,10 @@ class CertificateInvalid(PeerError):
 
 class RequestInvalid(PeerError):
     """A socketmap client sent what is no request. The caller closes that connection and no other."""
+
+
+class EventInvalid(PeerError):
+    """A datagram about TLS sessions that can't be read. The caller counts it, keeps it to be shown, and goes on."""
 
 
 class LookupFailed(StsguardError):

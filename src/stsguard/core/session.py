@@ -46,6 +46,9 @@ class Session:
     `policy_strings` are what Postfix says it applied, tlsa records as `usage selector type HEX`; None where the source
     (a log before 3.10) does not say. `queue_id` and `process` join log lines. `instance` is the Postfix instance.
     `plain_reason` of PLAINTEXT says what the log tells of it. `new_connection` False for a reused one.
+    `further_details` are failures within the same session beside its own: they are details of the report, counted each
+    by itself, and no sessions. A SUCCESS can have them (it came after failures), and a FAILURE whose `result_type` is
+    None has none at all: the source said that it failed and not how.
     """
 
     at: datetime
@@ -66,6 +69,7 @@ class Session:
     port: int = 25
     new_connection: bool = True
     tls_level: str = ""
+    further_details: tuple["FailureDetail", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
