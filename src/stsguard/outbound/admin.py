@@ -271,6 +271,6 @@ def _number(query: Mapping[str, str], name: str, default: int, limit: int) -> in
     text = query.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= limit):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(limit)) and 0 < int(text) <= limit):
         raise BadRequest(f"{name} must be a number from 1 to {limit}")
     return int(text)

@@ -19,8 +19,8 @@ from typing import cast
 
 from stsguard.core import netstring
 from stsguard.core.errors import RequestInvalid
-from stsguard.core.socketmap import KeyKind, Request, UnknownMap, parse_next_hop, parse_request
-from stsguard.discovery.demand import Demands, Destination
+from stsguard.core.socketmap import KeyKind, NextHop, Request, UnknownMap, parse_next_hop, parse_request
+from stsguard.discovery.demand import Demands
 from stsguard.discovery.supervisor import report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
@@ -79,16 +79,14 @@ class LookupService:
                 return NOTFOUND_REPLY if self._cache.observe else TEMP_NO_NAME
             case KeyKind.BRACKETED if next_hop.host is None or self._demands.find_override(next_hop.host) is None:
                 return NOTFOUND_REPLY
-        assert next_hop.host is not None  # noqa: S101 (a domain or bracketed key has its host)
-        destination = self._demands.destination(next_hop.host, next_hop.port)
-        # A bracketed key is served by its override alone: without one it must not get the domain's answer.
-        keep = next_hop.kind is not KeyKind.BRACKETED
-        task = asyncio.create_task(self._decide(framed, request, destination, keep=keep))
+        task = asyncio.create_task(self._decide(framed, request, next_hop))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _decide(self, framed: bytes, request: Request, destination: Destination, *, keep: bool) -> bytes:
+    async def _decide(self, framed: bytes, request: Request, next_hop: NextHop) -> bytes:
+        assert next_hop.host is not None  # noqa: S101 (a domain or bracketed key has its host)
+        destination = self._demands.destination(next_hop.host, next_hop.port)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 demand = await self._demands.demand(destination)
@@ -96,7 +94,8 @@ class LookupService:
             faults.inc("timeout")
             outcome(log, logging.ERROR, "not decided in time, mail waits", policy_domain=destination.next_hop)
             return NOTFOUND_REPLY if self._cache.observe else TEMP_TIMEOUT
-        if keep:
+        # A bracketed key is served by its override alone: without one it must not get the domain's answer.
+        if next_hop.kind is not KeyKind.BRACKETED:
             self._cache.keep(framed, request.dialect, destination)
         return render(demand, request.dialect, destination, observe=self._cache.observe)
 
