@@ -259,6 +259,35 @@ def overrides(data: bytes) -> None:
         return
 
 
+def tlsrpt_event(data: bytes) -> None:
+    """A datagram of libtlsrpt."""
+    from datetime import UTC, datetime
+
+    from stsguard.core.errors import EventInvalid
+    from stsguard.core.session import Seen
+    from stsguard.core.tlsrpt_event import MAX_POLICIES, MAX_POLICY_STRING_LENGTH, parse_datagram
+    from stsguard.names import Domain
+
+    try:
+        sessions = parse_datagram(data, datetime(2026, 5, 4, tzinfo=UTC), "")
+    except EventInvalid as exc:
+        _check_message(str(exc))
+        return
+    assert len(sessions) <= MAX_POLICIES
+    for session in sessions:
+        assert session.seen is Seen.FAILURE or session.result_type is None
+        assert Domain.parse(session.recipient_domain) == session.recipient_domain
+        for text in (
+            session.failure_reason_code,
+            session.receiving_mx_helo,
+            session.additional_information,
+            session.sending_mta_ip + session.receiving_ip,
+            (session.policy_domain or "") + (session.receiving_mx_hostname or ""),
+        ):
+            _check_message(text)
+        assert all(text.isprintable() and len(text) <= MAX_POLICY_STRING_LENGTH for text in session.policy_strings)
+
+
 def _check_message(text: str) -> None:
     """It goes to logs and terminals: nothing in it may act there, and it may not fill them."""
     assert text.isprintable(), repr(text)
@@ -283,5 +312,6 @@ TARGETS: dict[str, Target] = {
     "mx_pattern": mx_pattern,
     "policy": policy,
     "sts_record": sts_record,
+    "tlsrpt_event": tlsrpt_event,
     "tlsrpt_record": tlsrpt_record,
 }
