@@ -4,8 +4,8 @@ Adapters and the store implement them without importing this module's users; tes
 All look-ups go to the one configured resolver.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import date, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from stsguard.core.dane import Answer, MxRecord, TlsaRecord
 from stsguard.core.mtasts import Policy
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.policycache import StoredPolicy
+from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, ReportState
 from stsguard.core.session import CounterRow
 from stsguard.names import Domain
 
@@ -118,6 +119,107 @@ class CounterStore(Protocol):
         Raises:
             StoreUnavailable: it can't be written; nothing is.
         """
+
+    async def load_positions(self) -> Mapping[str, str]:
+        """How far each log has been read, as last written with the counters that it gave.
+
+        Raises:
+            StoreUnavailable: they can't be read.
+        """
+
+
+class CounterReader(Protocol):
+    """Reads the counters of the sessions, in bounded memory, and deletes them in the end."""
+
+    def load_counters(self, day: date, report_domain: Domain | None = None) -> AsyncIterator[CounterRow]:
+        """The counters of `day` in order of their report domains, or those of one; what adds up to nothing is left
+        out.
+
+        Raises:
+            StoreUnavailable: they can't be read, or not to the end.
+        """
+
+    def report_domains(self, day: date) -> AsyncIterator[Domain]:
+        """The report domains with counters on `day`, in order.
+
+        Raises:
+            StoreUnavailable: they can't be read, or not to the end.
+        """
+
+    async def delete_counters(self, before: date, *, dry_run: bool = False) -> int:
+        """Delete the counters of the days before `before`, and return how many those were; with `dry_run` only
+        count them.
+
+        Raises:
+            StoreUnavailable: they can't be deleted, or not all.
+        """
+
+
+class ReportStore(Protocol):
+    """Keeps reports and their deliveries, and lets one node alone do each. A claim is a lease: once it has run out,
+    its holder counts as gone. Every method raises `StoreUnavailable` where the database can't be used."""
+
+    async def unbuilt_days(self, before: date) -> Sequence[date]:
+        """The days before `before`, in order, with counters of a domain whose report is neither built nor marked as
+        not wanted. It looks through the counters: for every few minutes, not for every second."""
+
+    def unbuilt_domains(self, day: date) -> AsyncIterator[Domain]:
+        """The report domains, in order, with counters on `day` and no report built nor mark set; those that a node
+        is at work on are among them."""
+
+    async def claim_day(self, day: date, report_domain: Domain, node: str, now: datetime, lease_seconds: float) -> bool:
+        """Whether `node` is now the one that builds this report; False where it is done, or another's turn."""
+
+    async def mark_not_wanted(self, day: date, report_domain: Domain, now: datetime) -> bool:
+        """Note that nobody wants this report, so that it isn't looked at again; False where there is one."""
+
+    async def save_report(self, report: ReportRecord, deliveries: Sequence[Delivery]) -> bool:
+        """Write the report and its deliveries in one transaction; False where there is one already, which stands."""
+
+    async def load_report(self, report_id: str) -> ReportRecord | None:
+        """The report; None where there is none."""
+
+    async def list_reports(
+        self,
+        *,
+        day: date | None = None,
+        report_domain: Domain | None = None,
+        state: ReportState | None = None,
+        limit: int = 1000,
+    ) -> Sequence[ReportRecord]:
+        """Up to `limit` reports without their `json`, latest day first, then by domain. Where no state is asked
+        for, those being built and the marks are left out."""
+
+    async def load_deliveries(self, report_id: str) -> Sequence[Delivery]:
+        """The deliveries of one report, in order of their endpoints."""
+
+    async def due_deliveries(
+        self, now: datetime, limit: int, *, force: bool = False, report_id: str | None = None
+    ) -> Sequence[Delivery]:
+        """Up to `limit` deliveries to be attempted by now, those due longest first, including those whose node is
+        gone. With `force` every one that is not over and not being sent; with `report_id` of that report alone."""
+
+    async def claim_delivery(
+        self, report_id: str, endpoint: str, node: str, now: datetime, lease_seconds: float, *, force: bool = False
+    ) -> bool:
+        """Whether `node` is now the one that sends; that counts as an attempt. `force` as in `due_deliveries`."""
+
+    async def finish_delivery(
+        self,
+        report_id: str,
+        endpoint: str,
+        node: str,
+        *,
+        state: DeliveryState,
+        error: str = "",
+        next_attempt_at: datetime | None = None,
+    ) -> bool:
+        """Write what came of the attempt of `node`: `state` PENDING with `next_attempt_at` for another one. False
+        where it has lost its claim, which changes nothing; but SENT always stands, since it can't be undone."""
+
+    async def delete_reports(self, before: date, *, dry_run: bool = False) -> int:
+        """Delete the reports, marks and deliveries of the days before `before`, and return how many reports and marks
+        those were; with `dry_run` only count them."""
 
 
 class MxProber(Protocol):
