@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
@@ -35,6 +36,7 @@ renewals = Counter("renewals_total", "Decisions renewed ahead of time.")
 evictions = Counter("destinations_evicted_total", "Destinations dropped to make room.")
 
 RENEWAL_CONCURRENCY = 32
+EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
 REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others are decided when they are asked for
 IDLE_SECONDS = 1.0
 FOR_EVER = float("inf")
@@ -363,8 +365,8 @@ class Demands:
     def _make_room(self) -> None:
         """Drop the destinations that were made longest ago and are least used: only their evidence is lost, a policy
         stays in the policy cache."""
-        wanted = max(1, self._size // 100)
-        oldest = list(self._destinations.items())[: wanted * 4]
+        wanted = max(1, min(self._size // 100, EVICTED_AT_ONCE))
+        oldest = list(islice(self._destinations.items(), wanted * 4))
         for _, destination in sorted(oldest, key=lambda item: item[1].last_used)[:wanted]:
             self.forget(destination)
             evictions.inc()
