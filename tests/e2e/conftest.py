@@ -1,7 +1,7 @@
 """One lab for the session, with both Postfix versions; where it can't be made, the tests skip, but never in CI.
 
 All runs of scenarios that are selected begin when the first of them is asked for, side by side; each test waits for
-its own. Under pytest-xdist, where a worker can't know what it will get, each begins when its test does.
+its own. Under pytest-xdist a worker can't know which it will get: there only those begin that spend their time waiting.
 """
 
 import asyncio
@@ -50,8 +50,8 @@ class Runs:
         self._campaign = campaign
         self._slots = asyncio.Semaphore(SIDE_BY_SIDE)
         self._futures: dict[tuple[str, str], Future[RunResult]] = {}
-        if "PYTEST_XDIST_WORKER" not in os.environ:
-            for scenario, version in selected:
+        for scenario, version in selected:
+            if scenario.waits or "PYTEST_XDIST_WORKER" not in os.environ:
                 self._begin(scenario, version)
 
     def result(self, scenario: Scenario, version: Version) -> RunResult:
