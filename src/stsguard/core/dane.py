@@ -98,7 +98,7 @@ class MxHost:
 
 @dataclass(frozen=True, slots=True)
 class MxEvidence:
-    """All MX hosts of a next hop. `secure` is the MX RRset's status, or the address RRset's where there is no MX.
+    """All MX hosts of a next hop. `secure` is the status of the MX RRset, or of its denial where there is no MX.
 
     `implicit` marks a domain without MX records (RFC 5321 §5.1), `null_mx` one that accepts no mail (RFC 7505); then
     `hosts` is empty. `ttl` is the least TTL in seconds of all that was used.
