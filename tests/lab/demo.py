@@ -66,6 +66,9 @@ def main() -> int:
     except LabFailed as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        progress("interrupted; everything is stopped")
+        return 130
     print(_table(results))
     disagreeing = [result for result in results if not _agrees(result)]
     for result in disagreeing:

@@ -44,6 +44,7 @@ server:
     database: "{_DIRECTORY}/nsd.db"
     pidfile: "{_DIRECTORY}/nsd.pid"
     xfrdfile: "{_DIRECTORY}/xfrd.state"
+    xfrdir: "{_DIRECTORY}"
     zonelistfile: "{_DIRECTORY}/zone.list"
     logfile: "{_DIRECTORY}/nsd.log"
     rrl-ratelimit: 0
