@@ -1,0 +1,164 @@
+"""Datagrams between socket and counters: tally, what is refused, and handing on in slices."""
+
+import asyncio
+import logging
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stsguard.core.session import Seen
+from stsguard.outbound import datagrams as module
+from stsguard.outbound.datagrams import (
+    MAX_KEPT,
+    MAX_KEPT_BYTES,
+    SLICE,
+    DatagramPump,
+    DatagramTally,
+    RefusedDatagrams,
+    read_datagrams,
+)
+from tests.strategies import relaxed
+from tests.unit.fakes import Clock
+
+AT = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+GOOD = b'{"d":"example.com","policies":[{"f":0},{"f":1}]}'
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"b", b"c"])))
+def test_tally_counts_each_as_often_as_it_came(arrived: list[bytes]) -> None:
+    tally = DatagramTally()
+    assert all(tally.add(datagram) for datagram in arrived)
+    assert tally.take() == list(Counter(arrived).items())
+    assert tally.take() == []
+
+
+def test_tally_is_bounded_in_number_and_in_bytes() -> None:
+    full: list[None] = []
+    tally = DatagramTally(max_distinct=3, max_bytes=100)
+    tally.on_full = lambda: full.append(None)
+    assert [tally.add(each) for each in (b"a", b"b", b"a", b"c")] == [True, True, True, False]
+    assert len(full) == 1
+    assert tally.add(b"b")  # equal ones need no room
+    assert tally.take() == [(b"a", 2), (b"b", 2), (b"c", 1)]
+    assert [tally.add(each) for each in (b"x" * 99, b"y")] == [True, False]
+    assert tally.take() == [(b"x" * 99, 1), (b"y", 1)]
+    assert tally.add(b"z" * 99)  # what was taken counts no more
+
+
+def test_tally_needs_nobody_to_wait_for_it() -> None:
+    assert not DatagramTally(max_distinct=1).add(b"a")
+
+
+def test_sessions_of_each_datagram_with_its_count() -> None:
+    refused = RefusedDatagrams()
+    before = module.heard.value("read"), module.heard.value("refused")
+    found = list(read_datagrams([(GOOD, 3), (b"rubbish", 2), (GOOD + b" ", 1)], AT, "mx", refused))
+    assert [(session.seen, session.instance, session.at, count) for session, count in found] == [
+        (seen, "mx", AT, count) for count in (3, 1) for seen in (Seen.SUCCESS, Seen.FAILURE)
+    ]
+    assert (module.heard.value("read"), module.heard.value("refused")) == (before[0] + 4, before[1] + 2)
+    (kept,) = refused.kept()
+    assert (kept.at, kept.instance, kept.start, kept.size, kept.count) == (AT, "mx", b"rubbish", 7, 2)
+    assert kept.reason.startswith("not JSON: ")
+
+
+def test_what_is_kept_of_the_refused_is_bounded() -> None:
+    refused = RefusedDatagrams()
+    rubbish = [(b"%d" % number + b"x" * 10_000, 1) for number in range(MAX_KEPT + 50)]
+    assert list(read_datagrams(rubbish, AT, "", refused)) == []
+    kept = refused.kept()
+    assert len(kept) == MAX_KEPT
+    assert kept[-1].start.startswith(b"%d" % (MAX_KEPT + 49))
+    assert {(len(each.start), each.size > 10_000) for each in kept} == {(MAX_KEPT_BYTES, True)}
+
+
+def test_refused_ones_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    refused = RefusedDatagrams()
+    with caplog.at_level(logging.WARNING, logger="stsguard"):
+        for seconds, count in ((0, 1), (1, 5), (59, 2), (60, 1), (61, 9), (-100, 3)):
+            refused.keep(b"x", count, at=AT + timedelta(seconds=seconds), instance="mx", reason="not JSON")
+    logged = [record.fields for record in caplog.records]  # type: ignore[attr-defined] # stsguard.log puts it there
+    assert [fields["count"] for fields in logged] == [1, 8, 12]
+    assert logged[0] == {"instance": "mx", "count": 1, "reason": "not JSON"}
+
+
+class Pumped:
+    """A pump with the calls that it made."""
+
+    def __init__(self, max_distinct: int = 10_000) -> None:
+        self.calls: list[str | tuple[int, datetime, str]] = []
+        self.taken: Counter[bytes] = Counter()
+        self.clock = Clock()
+        self.tally = DatagramTally(max_distinct=max_distinct)
+        self.pump = DatagramPump(
+            self.tally, self.deliver, lambda: self.calls.append("resume"), clock=self.clock, instance="mx"
+        )
+
+    def deliver(self, taken: list[tuple[bytes, int]], at: datetime, instance: str) -> None:
+        self.calls.append((len(taken), at, instance))
+        for datagram, count in taken:
+            self.taken[datagram] += count
+
+    async def run_until(self, total: int) -> None:
+        task = asyncio.create_task(self.pump.run())
+        async with asyncio.timeout(20):
+            while self.taken.total() < total:  # noqa: ASYNC110 (a count has no event)
+                await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_pump_hands_on_in_slices_after_the_reader_may_go_on() -> None:
+    pumped = Pumped()
+    others = 0
+
+    async def somebody_else() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(somebody_else())
+    for number in range(2 * SLICE + 1):
+        pumped.tally.add(b"%d" % number)
+    await pumped.pump.flush()
+    task.cancel()
+    now = pumped.clock.now()
+    assert pumped.calls == ["resume", (SLICE, now, "mx"), (SLICE, now, "mx"), (1, now, "mx")]
+    assert others >= 3
+    await pumped.pump.flush()
+    assert pumped.calls[4:] == ["resume"]
+
+
+async def test_pump_flushes_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.001)
+    pumped = Pumped()
+    pumped.tally.add(b"a")
+    await pumped.run_until(1)
+    assert pumped.taken == {b"a": 1}
+
+
+async def test_full_tally_is_flushed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 3600.0)
+    pumped = Pumped(max_distinct=2)
+    pumped.tally.add(b"a")
+    pumped.tally.add(b"b")
+    await pumped.run_until(2)
+    assert pumped.taken == {b"a": 1, b"b": 1}
+
+
+@relaxed
+@given(st.lists(st.binary(max_size=2), max_size=200))
+def test_nothing_is_lost_or_counted_twice_on_the_way(arrived: list[bytes]) -> None:
+    async def work() -> Counter[bytes]:
+        pumped = Pumped(max_distinct=5)
+        for datagram in arrived:
+            if not pumped.tally.add(datagram):
+                await pumped.pump.flush()
+        await pumped.pump.flush()
+        return pumped.taken
+
+    assert asyncio.run(work()) == Counter(arrived)
