@@ -8,6 +8,7 @@
     │   ├── PolicyInvalid         a policy file does not match its ABNF               RFC 8461 §3.2
     │   ├── PolicyFetchFailed     the policy could not be had, for a closed set of reasons   RFC 8461 §3.3
     │   ├── CertificateInvalid    a certificate can't be read                         RFC 5280 §4.1
+    │   ├── ReportInvalid         a report is not what RFC 8460 §4 says                RFC 8460 §4.4
     │   ├── RequestInvalid        a client of ours does not speak socketmap
     │   └── EventInvalid          what the MTA told of a TLS session can't be read
     ├── LookupFailed              a DNS answer could not be had (server failure, bogus, timeout)   RFC 7672 §2.1.1
@@ -126,6 +127,10 @@ class PolicyFetchFailed(PeerError):
 
 class CertificateInvalid(PeerError):
     """A certificate that can't be read. The caller knows nothing of its names and dates; it never counts as valid."""
+
+
+class ReportInvalid(PeerError):
+    """A report that is not as RFC 8460 §4 has it. The message says where."""
 
 
 class RequestInvalid(PeerError):
