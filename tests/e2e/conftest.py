@@ -39,6 +39,7 @@ def _plan(version: Version) -> PostfixPlan:
         security_level="dane" if new else "may",
         settings={"smtp_tls_dane_insecure_mx_policy": "dane"},
         transports=transports,
+        tlsrpt=new,
     )
 
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.lab import dns
+from tests.lab import dns, tlsrpt_recorder
 from tests.lab.certificates import Certificates
 from tests.lab.dns import Dns
 from tests.lab.mx_servers import MxServers
 from tests.lab.namespace import LAB, Namespace
 from tests.lab.policy_hosts import PolicyHosts
 from tests.lab.postfix import Postfix
+from tests.lab.tlsrpt_recorder import TlsrptRecorder
 
 T = TypeVar("T")
 
@@ -31,7 +32,8 @@ CALL_LIMIT_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class PostfixPlan:
-    """A Postfix for the lab; the fields are those of `Postfix`."""
+    """A Postfix for the lab; the fields are those of `Postfix`. With `tlsrpt` (3.10 and later) it reports its TLS
+    sessions to a recorder."""
 
     name: str
     root: Path
@@ -39,6 +41,7 @@ class PostfixPlan:
     security_level: str = "may"
     settings: Mapping[str, str] = field(default_factory=dict)
     transports: Mapping[str, str] = field(default_factory=dict)
+    tlsrpt: bool = False
 
 
 class Lab:
@@ -120,17 +123,20 @@ class Lab:
                 policy_map=plan.policy_map,
                 ca_file=self.ca_file,
                 security_level=plan.security_level,
-                settings=plan.settings,
+                settings={**(tlsrpt_recorder.SETTINGS if plan.tlsrpt else {}), **plan.settings},
                 transports=plan.transports,
             )
             for number, plan in enumerate(self._plans, 1)
         }
+        self.tlsrpt = {plan.name: TlsrptRecorder() for plan in self._plans if plan.tlsrpt}
         try:
             async with asyncio.TaskGroup() as starting:
                 starting.create_task(self.dns.start())
                 starting.create_task(self.policy_hosts.start())
                 for instance in self.postfix.values():
                     starting.create_task(instance.start())
+            for name, recorder in self.tlsrpt.items():
+                await recorder.start(self.outside(self.postfix[name].queue / tlsrpt_recorder.SOCKET))
             self._ready.set_result(None)
             await self._ending.wait()
         finally:
@@ -138,6 +144,8 @@ class Lab:
             await self.policy_hosts.stop()
             for instance in self.postfix.values():
                 await instance.stop()
+            for recorder in self.tlsrpt.values():
+                recorder.stop()
             await self.dns.stop()
 
     @property

@@ -13,6 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from tests.lab.ca import IssuedCertificate
 from tests.lab.certificates import CertificateKind, Certificates
+from tests.lab.namespace import LabFailed
 
 SMTP_PORT = 25
 SESSION_LIMIT_SECONDS = 60
@@ -65,8 +66,10 @@ class MxServers:
 
     def __init__(self, certificates: Certificates) -> None:
         self._certificates = certificates
-        self._addresses_4 = _hosts(IPv4Network("203.0.113.0/24"), IPv4Network("198.51.100.0/24"))
-        self._addresses_6 = IPv6Network("2001:db8:25::/112").hosts()
+        self._addresses_4: Iterator[IPv4Address | IPv6Address] = _hosts(
+            IPv4Network("203.0.113.0/24"), IPv4Network("198.51.100.0/24"), IPv4Network("192.0.2.128/25")
+        )
+        self._addresses_6: Iterator[IPv4Address | IPv6Address] = IPv6Network("2001:db8:25::/112").hosts()
         self._listening: list[asyncio.Server] = []
         self._sessions: set[asyncio.Task[None]] = set()
         self.accepted: list[Accepted] = []
@@ -82,7 +85,9 @@ class MxServers:
         port: int = SMTP_PORT,
     ) -> MxServer:
         """Start a server for `hostname` on the next free address; `names` replaces the certificate's names."""
-        address: IPv4Address | IPv6Address = next(self._addresses_6) if ipv6 else next(self._addresses_4)
+        address = next(self._addresses_6 if ipv6 else self._addresses_4, None)
+        if address is None:
+            raise LabFailed("the lab has no address left for another MX server")
         issued = self._certificates.issue(hostname, certificate, names=names)
         server = MxServer(hostname, address, behaviour, issued)
         if behaviour is not Behaviour.DOWN:

@@ -46,6 +46,7 @@ mount --bind /run/lab/resolv.conf "$resolv"
 hostname mta.sender.test
 ip link set lo up
 echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind
+echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6
 """
 
 

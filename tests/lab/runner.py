@@ -35,6 +35,7 @@ from tests.lab.world import World
 MAIN_PORT = 8461
 EVENTUALLY_SECONDS = 150.0
 FETCH_FAILURE_SECONDS = 30.0
+COMMAND_SAYS_SECONDS = 30.0
 GARBAGE = b"This is no database.\n" * 400
 # Instances of the daemon beside the main one. Runs that stop or break their daemon have it for themselves.
 SETTINGS: Mapping[str, Settings] = {
@@ -351,11 +352,17 @@ class _Run:
 
     async def _command(self, step: Command) -> StepResult:
         arguments = [self._world.fill(argument) for argument in step.arguments]
-        done = await self._daemon.command(*arguments)
-        said = (done.stdout + done.stderr).strip()
-        expected = f"exit {step.exit_status}"
-        got = f"exit {done.returncode}"
-        return StepResult(" ".join(["stsguard", *arguments]), expected, f"{got}: {said}", got == expected)
+        says = self._world.fill(step.says)
+        limit = time.monotonic() + COMMAND_SAYS_SECONDS
+        while True:
+            done = await self._daemon.command(*arguments)
+            said = (done.stdout + done.stderr).strip()
+            expected, got = f"exit {step.exit_status}", f"exit {done.returncode}"
+            if says in said or time.monotonic() > limit:
+                agrees = got == expected and says in said
+                expected += f" and {says!r}" if says else ""
+                return StepResult(" ".join(["stsguard", *arguments]), expected, f"{got}: {said}", agrees)
+            await asyncio.sleep(0.2)
 
     async def _act(self, step: DaemonAction) -> StepResult:
         match step:

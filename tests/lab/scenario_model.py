@@ -173,10 +173,11 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Run `stsguard ARGUMENTS…` against the daemon."""
+    """Run `stsguard ARGUMENTS…` against the daemon; with `says` again until it prints that."""
 
     arguments: tuple[str, ...]
     exit_status: int = 0
+    says: str = ""
 
 
 @dataclass(frozen=True, slots=True)

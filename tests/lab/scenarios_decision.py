@@ -5,6 +5,7 @@ from tests.lab.certificates import CertificateKind
 from tests.lab.mx_servers import Behaviour
 from tests.lab.scenario_model import (
     Answer,
+    Command,
     Deliver,
     Demand,
     Mx,
@@ -194,6 +195,11 @@ OBSERVE_ROWS = (
         Publication(mx=(Mx(certificate=CertificateKind.WRONG_NAME),)),
         "NOTFOUND",
         "sent",
+        steps=(
+            Deliver("sent"),
+            Answer("NOTFOUND"),
+            Command(("cache", "list", "--would-defer"), says="{domain}"),
+        ),
         daemon="observe",
         row=Row.NO_TLSA_ENFORCE,
     ),

@@ -113,6 +113,10 @@ class World:
         await self._publish_mx(publication)
         self._publish_record(publication)
         self._publish_site(publication.site)
+        if publication.mx_lookup not in (MxLookup.FAILING, MxLookup.UNANSWERED):
+            # Without a TLSRPT record Postfix 3.10 says nothing of its sessions.
+            self.lab.dns.zones.put_txt(f"_smtp._tls.{self.domain}", f"v=TLSRPTv1; rua=mailto:tls@{self.domain}")
+            self._owned.add((absolute(f"_smtp._tls.{self.domain}"), "TXT"))
         if publication.mx_lookup in (MxLookup.FAILING, MxLookup.UNANSWERED):
             self._fail(self.domain, unanswered=publication.mx_lookup is MxLookup.UNANSWERED)
 
