@@ -288,6 +288,27 @@ def tlsrpt_event(data: bytes) -> None:
         assert all(text.isprintable() and len(text) <= MAX_POLICY_STRING_LENGTH for text in session.policy_strings)
 
 
+def mail_log(data: bytes) -> None:
+    """Lines of a mail log, of which the first octet chooses how many times they come (RFC 8460 §4.3)."""
+    from datetime import UTC, datetime
+
+    from stsguard.core.postfix_log import LogReader
+    from stsguard.core.session import Seen
+    from stsguard.names import Domain
+
+    reader = LogReader("mta", logs_tls=True, from_start=True)
+    now = datetime(2026, 5, 4, tzinfo=UTC)
+    times = 1 + data[0] % 3 if data else 0
+    lines = data[1:].decode("utf-8", "replace").split("\n") * times
+    found = [session for line in lines for session in reader.feed(line, now)]
+    assert len(found) <= 2 * len(lines)
+    for session in found:
+        assert Domain.parse(session.recipient_domain) == session.recipient_domain
+        assert session.at <= now or session.at.year >= 2026
+        assert (session.seen is Seen.FAILURE) == (session.result_type is not None)
+        _check_message(session.failure_reason_code + session.receiving_ip + session.tls_level)
+
+
 def _check_message(text: str) -> None:
     """It goes to logs and terminals: nothing in it may act there, and it may not fill them."""
     assert text.isprintable(), repr(text)
@@ -308,6 +329,7 @@ TARGETS: dict[str, Target] = {
     "dns_message": dns_message,
     "domain": domain,
     "http_response": http_response,
+    "mail_log": mail_log,
     "media_type": media_type,
     "mx_pattern": mx_pattern,
     "policy": policy,

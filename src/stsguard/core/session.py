@@ -45,7 +45,8 @@ class Session:
     `recipient_domain` is the next hop whose TLSRPT record decides (RFC 8460 §3). `policy_type`, `policy_domain` and
     `policy_strings` are what Postfix says it applied, tlsa records as `usage selector type HEX`; None where the source
     (a log before 3.10) does not say. `queue_id` and `process` join log lines. `instance` is the Postfix instance.
-    `plain_reason` of PLAINTEXT says what the log tells of it. `new_connection` False for a reused one.
+    `tls_tried` of PLAINTEXT: TLS with this host failed earlier in the same delivery. `new_connection` False for a
+    reused one; a reused TLS connection is no session of its own.
     `further_details` are failures within the same session beside its own: they are details of the report, counted each
     by itself, and no sessions. A SUCCESS can have them (it came after failures), and a FAILURE whose `result_type` is
     None has none at all: the source said that it failed and not how.
@@ -70,6 +71,7 @@ class Session:
     new_connection: bool = True
     tls_level: str = ""
     further_details: tuple["FailureDetail", ...] = ()
+    tls_tried: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)
