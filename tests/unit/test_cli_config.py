@@ -72,6 +72,20 @@ def test_config_show_as_json(tmp_path: Path, run: Run) -> None:
     assert shown["options"][-1] == {"section": "log", "key": "format", "value": "text", "origin": "default"}
 
 
+def test_config_show_has_a_table_for_each_instance(tmp_path: Path, run: Run) -> None:
+    file = write(tmp_path, '[[sessions]]\nsyslog_name = "a"\n[[sessions]]\ntlsrpt_socket = "/b"\n')
+    code, out, _ = run("config", "show", "--config", str(file))
+    assert code == 0
+    names = [(table["syslog_name"], table["tlsrpt_socket"]) for table in tomllib.loads(out)["sessions"]]
+    assert names == [("a", "/var/spool/postfix/stsguard/tlsrpt.sock"), ("postfix", "/b")]
+    _, out, _ = run("config", "show", "--json", "--config", str(file))
+    shown = [each for each in json.loads(out)["options"] if each["key"] == "syslog_name"]
+    assert [(each["value"], each["table"], each["origin"]) for each in shown] == [
+        ("a", 1, "file"),
+        ("postfix", 2, "default"),
+    ]
+
+
 def test_config_show_refuses_a_broken_file(tmp_path: Path, run: Run) -> None:
     file = write(tmp_path, "[lokup]\n")
     assert run("config", "show", "--config", str(file)) == (

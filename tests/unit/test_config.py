@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stsguard.config import generate
 from stsguard.config.load import ConfigProblems, load, missing_files, with_state_dir
 from stsguard.config.model import Config
-from stsguard.config.options import OPTIONS, SECTIONS, DnssecTrust, LookupMode, Option
+from stsguard.config.options import OPTIONS, REPEATABLE, SECTIONS, DnssecTrust, LookupMode, Option
 from stsguard.config.values import (
     Duration,
     InetAddress,
@@ -56,10 +56,10 @@ BROKEN = [
     # names
     ("[lokup]\nmode = 'observe'", "[lokup]: unknown section; did you mean [lookup]?"),
     (
-        "[sessions]\ntlsrpt_socket = '/x'",
+        "[milter]\nsocket = '/x'",
         (
-            "[sessions]: unknown section; known here: "
-            "[store], [dns], [network], [policy_fetch], [lookup], [verification], [admin], [log]"
+            "[milter]: unknown section; known here: [store], [dns], [network], [policy_fetch], [lookup], "
+            "[verification], [sessions], [reports], [admin], [log]"
         ),
     ),
     ("[[hosts]]\nname = 1", "[hosts]: unknown section; known here: " + ", ".join(f"[{name}]" for name in SECTIONS)),
@@ -374,7 +374,8 @@ def test_any_value_is_read_or_refused(value: object, option: Option) -> None:
 def test_table_and_typed_sections_agree() -> None:
     config = load(Path("/nonexistent/stsguard.toml"))
     for section in SECTIONS:
-        fields = [field.name for field in dataclasses.fields(getattr(config, section))]
+        typed = getattr(config, section)
+        fields = [field.name for field in dataclasses.fields(typed[0] if section in REPEATABLE else typed)]
         assert fields == [option.field for option in OPTIONS if option.section == section]
     assert set(SECTIONS) <= {field.name for field in dataclasses.fields(Config)}
     assert {option.section for option in OPTIONS} == set(SECTIONS)
@@ -405,8 +406,19 @@ def test_state_dir_moves_defaults_and_nothing_else(tmp_path: Path) -> None:
     config = with_state_dir(load(tmp_path / "absent.toml"), tmp_path / "state")
     assert config.store.url == f"sqlite:///{tmp_path}/state/stsguard.db"
     assert config.admin.listen == UnixAddress(tmp_path / "state/admin.sock")
-    assert {s.option.field for s in config.settings if s.origin == "--state-dir"} == {"url", "listen"}
-    named = load(write(tmp_path, '[store]\nurl = "postgresql://db.example.com/x"\n[admin]\nlisten = "unix:/x"\n'))
+    assert [each.tlsrpt_socket for each in config.sessions] == [tmp_path / "state/tlsrpt.sock"]
+    assert {s.option.field for s in config.settings if s.origin == "--state-dir"} == {
+        "url",
+        "tlsrpt_socket",
+        "listen",
+    }
+    named = load(
+        write(
+            tmp_path,
+            '[store]\nurl = "postgresql://db.example.com/x"\n[admin]\nlisten = "unix:/x"\n'
+            '[sessions]\ntlsrpt_socket = ""',
+        )
+    )
     assert with_state_dir(named, tmp_path) == named
 
 
@@ -418,9 +430,10 @@ def test_state_dir_is_taken_from_the_working_directory(tmp_path: Path, monkeypat
 def test_state_dir_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigProblems) as caught:
         with_state_dir(load(tmp_path / "absent.toml"), Path("/" + "x" * 120))
-    (problem,) = caught.value.problems
-    assert problem.startswith('--state-dir "/xxx')
-    assert "the path is longer than 107 bytes" in problem
+    for_events, for_commands = caught.value.problems
+    assert for_events.startswith('--state-dir "/xxx')
+    assert "too long for a socket" in for_events
+    assert "the path is longer than 107 bytes" in for_commands
 
 
 def test_named_files_have_to_be_there(tmp_path: Path) -> None:

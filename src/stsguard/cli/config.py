@@ -53,13 +53,14 @@ def show(config_file: Path, state_dir: Path | None, as_json: bool) -> None:
                 "key": setting.option.name,
                 "value": setting.masked,
                 "origin": setting.origin.value,
+                **({"table": setting.table} if setting.table else {}),
             }
             for setting in config.settings
         ]
         click.echo(json.dumps({"file": str(config.path), "present": config.present, "options": options}))
         return
     click.echo(f"# {config.path}" + ("" if config.present else " (absent)"))
-    for section, settings in groupby(config.settings, key=lambda setting: setting.option.section):
-        click.echo(f"\n[{section}]")
+    for (section, table), settings in groupby(config.settings, key=lambda each: (each.option.section, each.table)):
+        click.echo(f"\n[[{section}]]" if table else f"\n[{section}]")
         for setting in settings:
             click.echo(f"{setting!s:60}  # {setting.origin.value}")

@@ -9,24 +9,29 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from stsguard.config import model
+from stsguard.config.conflicts import conflicts, header
 from stsguard.config.model import Config, Origin, Setting
-from stsguard.config.options import OPTIONS, SECTIONS, Option, TomlValue
+from stsguard.config.options import OPTIONS, REPEATABLE, SECTIONS, Option, TomlValue
 from stsguard.config.show import show
 from stsguard.config.values import ValueRefused
 from stsguard.core.errors import ConfigInvalid
 
 MAX_FILE_BYTES = 1_048_576  # hundreds of times what every key with its documentation takes
-_SECTION_CLASSES = {
+_SECTION_CLASSES: dict[str, type] = {
     "store": model.StoreConfig,
     "dns": model.DnsConfig,
     "network": model.NetworkConfig,
     "policy_fetch": model.PolicyFetchConfig,
     "lookup": model.LookupConfig,
     "verification": model.VerificationConfig,
+    "sessions": model.SessionsConfig,
+    "reports": model.ReportsConfig,
     "admin": model.AdminConfig,
     "log": model.LogConfig,
 }
@@ -48,6 +53,15 @@ class _Mistake:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A known key with its value in the file; `table` as in `Setting`."""
+
+    option: Option
+    table: int
+    value: object
+
+
 def load(path: Path) -> Config:
     """The configuration in the file `path`; an absent file, like an empty one, leaves every key at its default.
 
@@ -55,31 +69,27 @@ def load(path: Path) -> Config:
         ConfigProblems: the file can't be read or something in it is wrong. No other exception leaves this function.
     """
     document = _read(path)
-    given: dict[tuple[str, str], TomlValue] = {}
+    given: dict[tuple[str, int, str], TomlValue] = {}
     mistakes: list[str] = []
     for found in _entries(document or {}):
         if isinstance(found, _Mistake):
             mistakes.append(found.text)
             continue
-        option, value = found
         try:
-            option.kind.read(value)
+            found.option.kind.read(found.value)
         except ValueRefused as exc:
-            mistakes.append(_refused(option, value, exc))
+            mistakes.append(_refused(found.option, found.value, exc, found.table))
             continue
-        given[option.section, option.name] = value  # type: ignore[assignment] # its kind has just accepted it
-    if mistakes:
+        # its kind has just accepted it
+        given[found.option.section, found.table, found.option.name] = found.value  # type: ignore[assignment]
+    settings = tuple(_settings(document or {}, given))
+    if mistakes or (mistakes := list(conflicts(settings))):
         raise ConfigProblems(tuple(f"{path}: {text}" for text in mistakes))
-    settings = tuple(
-        Setting(option, given[key], Origin.FILE) if key in given else Setting(option, option.default, Origin.DEFAULT)
-        for option in OPTIONS
-        for key in [(option.section, option.name)]
-    )
     return _build(path, present=document is not None, settings=settings)
 
 
 def with_state_dir(config: Config, state_dir: Path) -> Config:
-    """`config` with database and admin socket inside `state_dir`, for running without root.
+    """`config` with database and sockets inside `state_dir`, for running without root.
 
     Only what the file leaves at its default moves. The directory is neither made nor looked at.
 
@@ -89,6 +99,7 @@ def with_state_dir(config: Config, state_dir: Path) -> Config:
     base = state_dir.absolute()
     moved: dict[tuple[str, str], TomlValue] = {
         ("store", "url"): f"sqlite:///{base / 'stsguard.db'}",
+        ("sessions", "tlsrpt_socket"): str(base / "tlsrpt.sock"),
         ("admin", "listen"): f"unix:{base / 'admin.sock'}",
     }
     settings, mistakes = [], []
@@ -100,8 +111,10 @@ def with_state_dir(config: Config, state_dir: Path) -> Config:
         try:
             setting.option.kind.read(value)
         except ValueRefused as exc:
-            mistakes.append(f"--state-dir {show(str(state_dir))}: {_refused(setting.option, value, exc)}")
-        settings.append(Setting(setting.option, value, Origin.STATE_DIR))
+            mistakes.append(
+                f"--state-dir {show(str(state_dir))}: {_refused(setting.option, value, exc, setting.table)}"
+            )
+        settings.append(replace(setting, value=value, origin=Origin.STATE_DIR))
     if mistakes:
         raise ConfigProblems(tuple(mistakes))
     return _build(config.path, present=config.present, settings=tuple(settings))
@@ -113,6 +126,7 @@ def missing_files(config: Config) -> tuple[str, ...]:
     for section, name, file in (
         ("network", "ca_file", config.network.ca_file),
         ("lookup", "overrides", config.lookup.overrides),
+        ("reports", "dkim_key_file", config.reports.dkim_key_file),
     ):
         if file is None:
             continue
@@ -144,20 +158,40 @@ def _read(path: Path) -> dict[str, object] | None:
         raise ConfigProblems((f"{path}: not TOML: {exc}",)) from exc
 
 
-def _entries(document: Mapping[str, object]) -> Iterator[tuple[Option, object] | _Mistake]:
+def _entries(document: Mapping[str, object]) -> Iterator[_Entry | _Mistake]:
     """Every known key with its value, and every mistake in names, in the order of the file."""
     options = {(option.section, option.name): option for option in OPTIONS}
     for section, content in document.items():
         if section not in SECTIONS:
             yield _unknown_at_top(section, content)
-        elif not isinstance(content, dict):
-            yield _Mistake(
-                f'{section} = {show(content)}: "{section}" is a section: its keys go below a line [{section}]'
-            )
-        else:
-            for name, value in content.items():
+            continue
+        for table, keys in _tables(section, content).items():
+            if not isinstance(keys, dict):
+                yield _Mistake(
+                    f'{section} = {show(content)}: "{section}" is a section: its keys go below a line [{section}]'
+                )
+                break
+            for name, value in keys.items():
                 option = options.get((section, name))
-                yield (option, value) if option else _unknown_key(section, name, value)
+                yield _Entry(option, table, value) if option else _unknown_key(section, table, name, value)
+
+
+def _tables(section: str, content: object) -> dict[int, object]:
+    """What stands for a section in the file, by its number: several [[section]] from 1 on, one [section] as 0."""
+    if section in REPEATABLE and isinstance(content, list):
+        return dict(enumerate(content, 1))
+    return {0: content}
+
+
+def _settings(document: Mapping[str, object], given: Mapping[tuple[str, int, str], TomlValue]) -> Iterator[Setting]:
+    """Every option with its value in force, in the order of the table of options."""
+    for section, options in groupby(OPTIONS, key=lambda option: option.section):
+        of_section = tuple(options)
+        for table in _tables(section, document.get(section)):
+            for option in of_section:
+                key = (section, table, option.name)
+                origin = Origin.FILE if key in given else Origin.DEFAULT
+                yield Setting(option, given.get(key, option.default), origin, table)
 
 
 def _unknown_at_top(name: str, content: object) -> _Mistake:
@@ -170,13 +204,13 @@ def _unknown_at_top(name: str, content: object) -> _Mistake:
     return _Mistake(f"{_name(name)} = {show(content)}: a key outside any section; {advice}")
 
 
-def _unknown_key(section: str, name: str, value: object) -> _Mistake:
+def _unknown_key(section: str, table: int, name: str, value: object) -> _Mistake:
     homes = [f"[{option.section}]" for option in OPTIONS if option.name == name]
     if homes:
         advice = f"it belongs below {' or '.join(homes)}"
     else:
         advice = _closest(name, [option.name for option in OPTIONS if option.section == section], '"{}"')
-    return _Mistake(f"[{section}] {_name(name)} = {show(value)}: unknown key; {advice}")
+    return _Mistake(f"{header(section, table)} {_name(name)} = {show(value)}: unknown key; {advice}")
 
 
 def _closest(name: str, known: list[str], form: str) -> str:
@@ -192,14 +226,16 @@ def _name(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) else show(name)
 
 
-def _refused(option: Option, value: object, reason: ValueRefused) -> str:
-    return f"[{option.section}] {option.name} = {show(value)}: {reason}; allowed: {option.kind.allowed}"
+def _refused(option: Option, value: object, reason: ValueRefused, table: int) -> str:
+    where = header(option.section, table)
+    return f"{where} {option.name} = {show(value)}: {reason}; allowed: {option.kind.allowed}"
 
 
 def _build(path: Path, *, present: bool, settings: tuple[Setting, ...]) -> Config:
     """The typed sections of `settings`, whose values their kinds have accepted."""
-    fields: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
-    for setting in settings:
-        fields[setting.option.section][setting.option.field] = setting.option.kind.read(setting.value)
-    sections = {name: _SECTION_CLASSES[name](**fields[name]) for name in SECTIONS}
+    sections: dict[str, Any] = dict.fromkeys(REPEATABLE, ())
+    for (section, _), of_table in groupby(settings, key=lambda setting: (setting.option.section, setting.table)):
+        fields = {setting.option.field: setting.option.kind.read(setting.value) for setting in of_table}
+        typed = _SECTION_CLASSES[section](**fields)
+        sections[section] = (*sections[section], typed) if section in REPEATABLE else typed
     return Config(path=path, present=present, settings=settings, **sections)

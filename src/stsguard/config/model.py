@@ -9,6 +9,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from stsguard.config.mail_values import MailLogSource, SendVia
 from stsguard.config.options import DnssecTrust, LogFormat, LogLevel, LookupMode, Option, PostfixDane, TomlValue
 from stsguard.config.show import mask
 from stsguard.config.values import ListenAddress, Nameserver
@@ -76,6 +77,46 @@ class VerificationConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionsConfig:
+    """[sessions], or one of several [[sessions]]. `tlsrpt_socket` and `mail_log` None mean none, an empty
+    `tlsrpt_owner` or `tlsrpt_group` that of the daemon."""
+
+    tlsrpt_socket: Path | None
+    tlsrpt_owner: str
+    tlsrpt_group: str
+    tlsrpt_mode: int
+    mail_log: MailLogSource | None
+    syslog_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportsConfig:
+    """[reports]. `from_` None means that none is sent; what else is None or empty is as `options` says."""
+
+    enabled: bool
+    from_: str | None
+    organization: str
+    contact: str | None
+    dkim_domain: Domain | None
+    dkim_selector: Domain | None
+    dkim_key_file: Path | None
+    send_via: SendVia
+    https_verify: bool
+    spread_seconds: int
+    retry_for_seconds: int
+    failures_only: bool
+    never_to: tuple[Domain, ...]
+    dry_run: bool
+    keep_copies: Path | None
+    keep_seconds: int
+
+    @property
+    def sending(self) -> bool:
+        """Whether reports are made and sent: not switched off, and there is an address to send them from."""
+        return self.enabled and self.from_ is not None
+
+
+@dataclass(frozen=True, slots=True)
 class AdminConfig:
     """[admin]."""
 
@@ -100,11 +141,13 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The effective value of one option, in the form in which TOML gives it."""
+    """The effective value of one option, in the form in which TOML gives it. `table` is which of several [[section]]
+    it belongs to, from 1 on; 0 where there is one [section]."""
 
     option: Option
     value: TomlValue
     origin: Origin
+    table: int = 0
 
     @property
     def masked(self) -> TomlValue:
@@ -117,7 +160,8 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The whole configuration. `path` is the file asked for; where it is absent, `present` is false."""
+    """The whole configuration. `path` is the file asked for; where it is absent, `present` is false. `sessions` has one
+    entry for each Postfix instance, in the order of the file."""
 
     path: Path
     present: bool
@@ -128,5 +172,12 @@ class Config:
     policy_fetch: PolicyFetchConfig
     lookup: LookupConfig
     verification: VerificationConfig
+    sessions: tuple[SessionsConfig, ...]
+    reports: ReportsConfig
     admin: AdminConfig
     log: LogConfig
+
+    def origins(self, section: str, name: str) -> tuple[Origin, ...]:
+        """Where the value of a key comes from, for each table of its section: one but for repeatable sections."""
+        wanted = (section, name)
+        return tuple(each.origin for each in self.settings if (each.option.section, each.option.name) == wanted)

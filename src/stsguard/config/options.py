@@ -7,8 +7,9 @@ keys are unknown, so that nobody believes them to have an effect.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from keyword import iskeyword
 
-from stsguard.config import values
+from stsguard.config import mail_values, values
 from stsguard.config.values import Kind
 
 TomlValue = str | int | bool | list[str]
@@ -65,8 +66,10 @@ class Option:
 
     @property
     def field(self) -> str:
-        """The name of its typed field: the key, and its unit at the end."""
-        return f"{self.name}_{self.kind.unit}" if self.kind.unit else self.name
+        """The name of its typed field: the key, and its unit at the end; `from_` for `from`."""
+        if self.kind.unit:
+            return f"{self.name}_{self.kind.unit}"
+        return f"{self.name}_" if iskeyword(self.name) else self.name
 
 
 SECTIONS = {
@@ -76,9 +79,14 @@ SECTIONS = {
     "policy_fetch": "Fetching policies over HTTPS (RFC 8461 §3.3).",
     "lookup": "The socketmap server that Postfix asks.",
     "verification": "The probes of MX hosts (RFC 8461 §4), made in the background.",
+    "sessions": "How Postfix's TLS sessions are heard of. Several Postfix instances: [[sessions]] once for each.",
+    "reports": "The TLS reports to those who ask for them (RFC 8460). None is sent before from is set.",
     "admin": "The socket of the stsguard commands, of /healthz and /metrics.",
     "log": "The log, on standard error.",
 }
+
+# A section of these may stand once as [section], or any number of times as [[section]].
+REPEATABLE = frozenset({"sessions"})
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -218,6 +226,146 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("verification", "timeout", values.Duration("5s", "5m"), "30s", "How long one probe may take altogether."),
     Option("verification", "concurrency", values.Integer(1, 100), 8, "How many probes run at a time."),
+    Option(
+        "sessions",
+        "tlsrpt_socket",
+        mail_values.SocketPath(),
+        "/var/spool/postfix/stsguard/tlsrpt.sock",
+        "The socket to which Postfix 3.10 and later tells how each TLS session ended (smtp_tlsrpt_socket_name). A "
+        "chrooted smtp(8) sees only its queue directory. Its directory has to be there: without it the default is "
+        "passed over with a warning, while a path set here stops the start. Where systemd passes the socket the path "
+        "does not count.",
+    ),
+    Option(
+        "sessions",
+        "tlsrpt_owner",
+        mail_values.Account("user"),
+        "",
+        "Who owns the socket. Only root can give it away.",
+    ),
+    Option(
+        "sessions",
+        "tlsrpt_group",
+        mail_values.Account("group"),
+        "",
+        'The group of the socket. With "postfix" and the mode "0620" nobody but Postfix can make up sessions.',
+    ),
+    Option(
+        "sessions",
+        "tlsrpt_mode",
+        mail_values.SocketMode(),
+        "0622",
+        "Who may send to the socket, for which it takes the right to write. smtp(8) runs as postfix.",
+    ),
+    Option(
+        "sessions",
+        "mail_log",
+        mail_values.MailLog(),
+        "",
+        "The mail log, which tells of sessions with any Postfix version and of more than the socket does. Where it is "
+        "set its lines are what is counted, and the socket adds details.",
+    ),
+    Option(
+        "sessions",
+        "syslog_name",
+        mail_values.SyslogName(),
+        "postfix",
+        "syslog_name of the Postfix instance, by which its lines in the log are known.",
+    ),
+    Option(
+        "reports",
+        "enabled",
+        values.Flag(),
+        True,
+        "Whether reports are sent, as soon as from is set. Sessions are counted in any case.",
+    ),
+    Option(
+        "reports",
+        "from",
+        mail_values.MailAddress("no reports"),
+        "",
+        "The sender of the reports; its domain is the one that signs. Receivers may answer to it.",
+    ),
+    Option(
+        "reports",
+        "organization",
+        mail_values.Words("the domain of from"),
+        "",
+        "organization-name in the reports: who you are.",
+    ),
+    Option(
+        "reports",
+        "contact",
+        mail_values.MailAddress("that of from"),
+        "",
+        "contact-info in the reports: whom receivers can ask.",
+    ),
+    Option(
+        "reports",
+        "dkim_domain",
+        values.HostName("the domain of from"),
+        "",
+        "The domain that signs report mail (d= of DKIM).",
+    ),
+    Option(
+        "reports",
+        "dkim_selector",
+        values.HostName("no signature of stsguard's own"),
+        "",
+        "The selector of the DKIM key. Report mail has to be signed: without selector and key the local MTA has to.",
+    ),
+    Option(
+        "reports",
+        "dkim_key_file",
+        values.FilePath("no signature of stsguard's own"),
+        "",
+        "The private DKIM key, in PEM. The published key should not exclude the service tlsrpt (s=).",
+    ),
+    Option(
+        "reports",
+        "send_via",
+        mail_values.Delivery(),
+        "smtp:127.0.0.1:25",
+        "How report mail is handed to the local MTA.",
+    ),
+    Option(
+        "reports",
+        "https_verify",
+        values.Flag(),
+        True,
+        "Whether the certificates of HTTPS endpoints are verified; RFC 8460 §3 allows to ignore them.",
+    ),
+    Option(
+        "reports",
+        "spread",
+        values.Duration("0s", "24h"),
+        "4h",
+        "The time after the end of the UTC day over which its reports are spread (RFC 8460 §4.1).",
+    ),
+    Option(
+        "reports",
+        "retry_for",
+        values.Duration("1h", "24h"),
+        "24h",
+        "How long the delivery of a report is tried again (RFC 8460 §5.5).",
+    ),
+    Option(
+        "reports",
+        "failures_only",
+        values.Flag(),
+        False,
+        "Whether only reports with a failure are sent.",
+    ),
+    Option("reports", "never_to", mail_values.HostNames(), [], "Domains that get no report."),
+    Option("reports", "dry_run", values.Flag(), False, "Whether reports are made and kept, and not sent."),
+    Option(
+        "reports",
+        "keep_copies",
+        values.FilePath("none"),
+        "",
+        "A directory that gets each report as a JSON file when it is made. Nothing there is ever deleted.",
+    ),
+    Option("reports", "keep", values.Duration("1d", "3650d"), "30d", "How long counters and reports are kept."),
     Option(
         "admin",
         "listen",

@@ -75,7 +75,12 @@ class Kind(Protocol):
         """
 
 
-def _text(value: object) -> str:
+def read_text(value: object) -> str:
+    """The string `value`, if it is one of printable characters.
+
+    Raises:
+        ValueRefused: it is not.
+    """
     if not isinstance(value, str):
         raise ValueRefused("not a string")
     if not value.isprintable():
@@ -119,7 +124,7 @@ class Choice:
 
     def read(self, value: object) -> StrEnum:
         """The member of that name."""
-        text = _text(value)
+        text = read_text(value)
         if text not in [member.value for member in self.members]:
             raise ValueRefused("not one of the choices")
         return self.members(text)
@@ -162,7 +167,7 @@ class Duration:
 
     def read(self, value: object) -> int:
         """The seconds."""
-        seconds = parse_duration(_text(value))
+        seconds = parse_duration(read_text(value))
         if not parse_duration(self.least) <= seconds <= parse_duration(self.most):
             raise ValueRefused("out of range")
         return seconds
@@ -194,7 +199,7 @@ class FilePath:
 
     def read(self, value: object) -> Path | None:
         """The path, or None for the empty string."""
-        text = _text(value)
+        text = read_text(value)
         if text and not text.startswith("/"):
             raise ValueRefused("not an absolute path")
         return Path(text) if text else None
@@ -214,7 +219,7 @@ class HostName:
 
     def read(self, value: object) -> Domain | None:
         """The name in canonical form."""
-        text = _text(value)
+        text = read_text(value)
         if not text and self.otherwise:
             return None
         try:
@@ -246,7 +251,7 @@ class DatabaseUrl:
 
     def read(self, value: object) -> str:
         """The text itself."""
-        text = _text(value)
+        text = read_text(value)
         if text.startswith("sqlite:////"):
             path = text.removeprefix("sqlite:///")
             if "?" in path or "#" in path or path.endswith("/"):
@@ -310,13 +315,13 @@ class Listen:
 
     def read(self, value: object) -> ListenAddress:
         """The address."""
-        return parse_listen(_text(value))
+        return parse_listen(read_text(value))
 
 
 def _texts(value: object) -> Sequence[str]:
     if not isinstance(value, list):
         raise ValueRefused("not a list")
-    return [_text(each) for each in value]
+    return [read_text(each) for each in value]
 
 
 @dataclass(frozen=True, slots=True)
