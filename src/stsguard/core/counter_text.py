@@ -44,8 +44,7 @@ def detail_text(detail: FailureDetail) -> str:
     return _canonical({name: getattr(detail, name) for name in _DETAIL_FIELDS if getattr(detail, name)})
 
 
-def _canonical(value: dict[str, object]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
 
 
 def parse_policy_text(text: str) -> AppliedPolicy:

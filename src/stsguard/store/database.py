@@ -29,11 +29,13 @@ class Upgrade:
 
 
 class Database:
-    """An open database: one connection that reads, one that writes. Each may be used by one thread at a time."""
+    """An open database: a connection that reads, another one that reads what takes longer, and one that writes. Each
+    may be used by one thread at a time, and is made when it is first used."""
 
-    def __init__(self, name: str, *, read: Engine, write: Engine, path: Path | None = None) -> None:
+    def __init__(self, name: str, *, read: Engine, scan: Engine, write: Engine, path: Path | None = None) -> None:
         self.name = name
         self._read = read
+        self._scan = scan
         self._write = write
         self._path = path
         self._identity = _identity(path)
@@ -46,6 +48,16 @@ class Database:
             StoreUnavailable: for every fault in it.
         """
         with as_unavailable(self.name, path=str(self._path)), self._read.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def scanning(self) -> Iterator[Connection]:
+        """As `reading`, on a connection and with a time limit of its own, for what no look-up waits for.
+
+        Raises:
+            StoreUnavailable: for every fault in it.
+        """
+        with as_unavailable(self.name, path=str(self._path)), self._scan.begin() as connection:
             yield connection
 
     @contextmanager
@@ -63,8 +75,9 @@ class Database:
                 yield connection
 
     def close(self) -> None:
-        """Close both connections."""
+        """Close the connections."""
         self._read.dispose()
+        self._scan.dispose()
         self._write.dispose()
 
 
@@ -112,7 +125,8 @@ def _open_sqlite(path: Path, migrations: Migrations) -> tuple[Database, Upgrade]
         on_failure.callback(write.dispose)
         upgrade = _bring_up_to_date(name, path, write, migrations, is_new=is_new)
         sqlite.use_write_ahead_log(write)
-        database = Database(name, read=sqlite.engine(path, writing=False), write=write, path=path)
+        read, scan = sqlite.engine(path, writing=False), sqlite.engine(path, writing=False)
+        database = Database(name, read=read, scan=scan, write=write, path=path)
         on_failure.pop_all()
     return database, upgrade
 
@@ -156,6 +170,7 @@ def _open_postgresql(url: str, migrations: Migrations) -> Database:
         name = postgresql.describe(url)
     with as_unavailable(name), ExitStack() as on_failure:
         read = postgresql.engine(url, statement_seconds=postgresql.READ_STATEMENT_SECONDS, writing=False)
+        scan = postgresql.engine(url, statement_seconds=postgresql.SCAN_STATEMENT_SECONDS, writing=False)
         write = postgresql.engine(url, statement_seconds=postgresql.WRITE_STATEMENT_SECONDS, writing=True)
         on_failure.callback(write.dispose)
         with write.begin() as connection:
@@ -165,7 +180,7 @@ def _open_postgresql(url: str, migrations: Migrations) -> Database:
             what = f"its schema is {revision}" if revision else "it has no tables of stsguard yet"
             raise Refused(f'{what}, and this stsguard needs {migrations.head}; run "stsguard db upgrade"')
         on_failure.pop_all()
-    return Database(name, read=read, write=write)
+    return Database(name, read=read, scan=scan, write=write)
 
 
 def _check_encoding(connection: Connection) -> None:

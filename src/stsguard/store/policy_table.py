@@ -50,10 +50,6 @@ class PolicyTable:
         # Domains with the same mail provider mostly have the same policy: parsed once, and one value in memory.
         self._parse = lru_cache(maxsize=PARSED_TEXTS)(parse_policy)
 
-    def close(self) -> None:
-        """Close the database."""
-        self._database.close()
-
     def ping(self) -> None:
         """Ask the database anything."""
         with self._database.reading() as connection:

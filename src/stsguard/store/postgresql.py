@@ -5,6 +5,7 @@ from sqlalchemy.pool import QueuePool
 
 CONNECT_SECONDS = 3
 READ_STATEMENT_SECONDS = 1.5  # a look-up waits for the store 2 s in all
+SCAN_STATEMENT_SECONDS = 25
 WRITE_STATEMENT_SECONDS = 25
 UPGRADE_STATEMENT_SECONDS = 600
 NETWORK_SECONDS = 10  # a server that is gone without a word is given up

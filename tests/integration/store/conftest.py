@@ -1,7 +1,7 @@
 """Fixtures: a database of each kind."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -9,10 +9,12 @@ import pytest
 
 from stsguard.store.database import upgrade_database
 from stsguard.store.policies import PolicyStoreSql
+from stsguard.store.stores import Stores, open_stores
 from tests.integration.store.examples import NOW, stored
 from tests.integration.store.postgres import Cluster, cluster, programs
 
 OpenStore = Callable[[str], PolicyStoreSql]
+OpenStores = Callable[[str], Awaitable[Stores]]
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +60,26 @@ async def store(url: str, new_store: OpenStore) -> PolicyStoreSql:
     made = new_store(url)
     await made.open()
     return made
+
+
+@pytest.fixture
+async def new_stores() -> AsyncIterator[OpenStores]:
+    """Opens all stores of a database; they are closed at the end of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def make(url: str) -> Stores:
+            stores = open_stores(url)
+            stack.push_async_callback(stores.policies.close)
+            await stores.policies.open()
+            return stores
+
+        yield make
+
+
+@pytest.fixture
+async def stores(url: str, new_stores: OpenStores) -> Stores:
+    """All stores, open, on a database of each kind."""
+    return await new_stores(url)
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from stsguard.core.errors import StoreUnavailable
 from stsguard.core.policycache import StoredPolicy
 from stsguard.names import Domain
 from stsguard.store import schema
+from stsguard.store.access import NOT_OPEN
 from stsguard.store.database import open_database
-from stsguard.store.policies import NOT_OPEN, PolicyStoreSql
+from stsguard.store.policies import PolicyStoreSql
 from stsguard.store.versions import MIGRATIONS, VERSION_TABLE
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import NOW, stored

@@ -11,8 +11,10 @@ from sqlalchemy import make_url
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
+from stsguard.store.access import READ_SECONDS
 from stsguard.store.database import Upgrade, open_database, upgrade_database
-from stsguard.store.policies import READ_SECONDS, PolicyStoreSql
+from stsguard.store.policies import PolicyStoreSql
+from stsguard.store.versions import MIGRATIONS
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import stored
 from tests.integration.store.postgres import Cluster
@@ -43,8 +45,8 @@ def url(postgres: Cluster) -> str:
 
 def test_upgrade_makes_the_tables_once(postgres: Cluster) -> None:
     url = postgres.new_database()
-    assert upgrade_database(url) == Upgrade(named(url, postgres), None, "0001", None)
-    assert upgrade_database(url) == Upgrade(named(url, postgres), "0001", "0001", None)
+    assert upgrade_database(url) == Upgrade(named(url, postgres), None, MIGRATIONS.head, None)
+    assert upgrade_database(url) == Upgrade(named(url, postgres), MIGRATIONS.head, MIGRATIONS.head, None)
     open_database(url).close()
 
 
@@ -52,7 +54,7 @@ async def test_database_without_tables_is_refused_until_it_is_upgraded(postgres:
     url = postgres.new_database()
     store = new_store(url)
     assert await reason(store) == (
-        f"{named(url, postgres)}: it has no tables of stsguard yet, and this stsguard needs 0001; "
+        f"{named(url, postgres)}: it has no tables of stsguard yet, and this stsguard needs {MIGRATIONS.head}; "
         'run "stsguard db upgrade"'
     )
     assert postgres.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", database=url_name(url)) == "0"
@@ -70,7 +72,8 @@ def url_name(url: str) -> str:
 async def test_newer_schema_is_refused(postgres: Cluster, url: str, new_store: OpenStore) -> None:
     postgres.sql("UPDATE stsguard_schema SET version_num = '9999'", database=url_name(url))
     expected = (
-        f"{named(url, postgres)}: its schema '9999' is unknown to this stsguard, which knows none after 0001; "
+        f"{named(url, postgres)}: its schema '9999' is unknown to this stsguard, "
+        f"which knows none after {MIGRATIONS.head}; "
         "install the stsguard that wrote it, or put the copy that it kept in its place"
     )
     assert await reason(new_store(url)) == expected

@@ -72,17 +72,18 @@ async def test_file_is_readable_by_its_owner_only(filled: Path, new_store: OpenS
 async def test_settings_that_keep_policies_over_a_power_loss(filled: Path, new_store: OpenStore) -> None:
     store = new_store(f"sqlite:///{filled}")
     await store.open()
-    table = store._table
-    assert table is not None
-    with table._database.writing() as connection:
+    tables = store._access._tables
+    assert tables is not None
+    with tables.database.writing() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys", "query_only", "busy_timeout")
         }
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "query_only": 0, "busy_timeout": 5000}
-    with table._database.reading() as connection:
-        assert connection.exec_driver_sql("PRAGMA query_only").scalar() == 1
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000
+    for looking in (tables.database.reading, tables.database.scanning):
+        with looking() as connection:
+            assert connection.exec_driver_sql("PRAGMA query_only").scalar() == 1
+            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000
 
 
 @pytest.mark.parametrize("name", ["with space.db", "50%41.db", "ä&'=.db"])
@@ -222,8 +223,8 @@ async def test_empty_file_is_not_taken_for_a_new_database(path: Path, new_store:
 
 async def test_database_without_tables_is_not_taken_for_a_new_one(filled: Path, new_store: OpenStore) -> None:
     with closing(sqlite3.connect(filled, isolation_level=None)) as connection:
-        connection.execute("DROP TABLE policies")
-        connection.execute("DROP TABLE stsguard_schema")
+        for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall():
+            connection.execute(f"DROP TABLE {name}")
     assert await reason(new_store(f"sqlite:///{filled}")) == (
         f"SQLite database {filled}: holds no tables; "
         "put a good copy in its place, or remove it to begin with an empty one"

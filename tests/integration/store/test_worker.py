@@ -114,7 +114,7 @@ async def test_store_that_hangs_is_left_behind_when_it_is_closed(
     await store.open()
     release = threading.Event()
     with pytest.raises(StoreUnavailable):
-        await store._writer.run(release.wait, timeout_seconds=0.05)
+        await store._access._writer.run(release.wait, timeout_seconds=0.05)
     asyncio.get_running_loop().call_later(0.2, release.set)
     with caplog.at_level(logging.ERROR, "stsguard"):
         await store.close()
