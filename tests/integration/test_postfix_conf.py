@@ -380,3 +380,20 @@ def test_postfix_3_10_gets_the_map_with_tlsrpt_attributes(
     assert added["smtp_tlsrpt_skip_reused_handshakes"] == ("no", True)
     _, text, _ = run("--config-directory", str(instance))
     assert "Only for TLS reports, when stsguard collects them:\n# Postfix tells stsguard" in text
+    tlsrpt = tlsrpt_lines(run, instance, f'[sessions]\ntlsrpt_socket = "{instance.parent}/queue/s/t.sock"\n')
+    assert tlsrpt["smtp_tlsrpt_enable"] == ("yes", False)
+    assert tlsrpt["smtp_tlsrpt_socket_name"] == ("s/t.sock", False)
+    # Elsewhere, it is for this instance only if there is no other.
+    tlsrpt = tlsrpt_lines(run, instance, '[sessions]\ntlsrpt_socket = "/run/t.sock"\n')
+    assert tlsrpt["smtp_tlsrpt_socket_name"] == ("/run/t.sock", False)
+    several = '[[sessions]]\ntlsrpt_socket = "/run/t.sock"\n[[sessions]]\nsyslog_name = "other"\n'
+    assert tlsrpt_lines(run, instance, several)["smtp_tlsrpt_socket_name"] == ("stsguard/tlsrpt.sock", True)
+    several += f'tlsrpt_socket = "{instance.parent}/queue/t.sock"\n'
+    assert tlsrpt_lines(run, instance, several)["smtp_tlsrpt_socket_name"] == ("t.sock", False)
+
+
+def tlsrpt_lines(run: Run, instance: Path, config: str) -> dict[str, tuple[str, bool]]:
+    """The lines proposed for TLSRPT under this configuration of stsguard: value, and whether it is optional."""
+    answer = json.loads(run("--config-directory", str(instance), "--json", config=config)[1])
+    added = answer["instances"][0]["add"]
+    return {each["name"]: (each["value"], each["optional"]) for each in added if "tlsrpt" in each["name"]}

@@ -57,7 +57,10 @@ def postfix(config_file: Path, directories: tuple[Path, ...], as_json: bool) -> 
         found = read_postfix(
             directories, signed_name=config.dns.signed_name, timeout_seconds=config.dns.timeout_seconds
         )
-        instances = [(facts, advise(facts, listen=listen)) for facts in found]
+        instances = [
+            (facts, advise(facts, listen=listen, tlsrpt_socket=_tlsrpt_socket(config, facts.queue_directory)))
+            for facts in found
+        ]
     except PostfixUnreadable as exc:
         click.echo(f"Postfix can't be read: {exc}", err=True)
         raise click.exceptions.Exit(EXIT_UNREADABLE) from exc
@@ -81,6 +84,22 @@ def _listen(config: "Config") -> tuple[tuple[str, ...], bool]:
             value = setting.value
             return (tuple(value), not value) if isinstance(value, list) else ((), False)
     return (), False
+
+
+def _tlsrpt_socket(config: "Config", queue_directory: str) -> str | None:
+    """[sessions] tlsrpt_socket for the Postfix with this queue directory; None where the file does not name it."""
+    from stsguard.config.model import Origin
+
+    origins = config.origins("sessions", "tlsrpt_socket")
+    named = [
+        instance.tlsrpt_socket
+        for instance, origin in zip(config.sessions, origins, strict=True)
+        if instance.tlsrpt_socket is not None and origin is Origin.FILE
+    ]
+    inside = [path for path in named if path.is_relative_to(queue_directory)]
+    # A path elsewhere may be anyone's, but for where there is no other instance.
+    own = inside or (named if len(config.sessions) == 1 else [])
+    return str(own[0]) if own else None
 
 
 def _addresses(listen: Sequence[str], advices: Sequence["Advice"], *, by_systemd: bool) -> list[str]:
