@@ -4,9 +4,10 @@ Each step of a report or a delivery is one statement that says from which state 
 one succeeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,15 +16,27 @@ from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, R
 from stsguard.names import Domain
 from stsguard.store.counter_table import counted_days
 from stsguard.store.database import Database
-from stsguard.store.faults import Refused
 from stsguard.store.schema import from_micros, report_deliveries, reports, session_counters, to_micros
 
-PAGE_DOMAINS = 10_000
+R = TypeVar("R")
+T = TypeVar("T")
 MAX_ERROR_LENGTH = 500
 _REPORTS, _DELIVERIES, _COUNTERS = reports.c, report_deliveries.c, session_counters.c
 _BUILT = _REPORTS.state.not_in([ReportState.BUILDING, ReportState.NOT_WANTED])
 _OPEN = (DeliveryState.PENDING, DeliveryState.SENDING)
 _WITHOUT_JSON = tuple(column for column in reports.columns if column.name != "json")
+
+
+@dataclass(slots=True)
+class Readable(Generic[T]):
+    """What rows say, and of the rows that can't be read, what is wrong."""
+
+    values: list[T] = field(default_factory=list)
+    invalid: list[str] = field(default_factory=list)
+
+
+class _RowInvalid(Exception):
+    """A row that is none; the message says which and why."""
 
 
 class ReportTable:
@@ -35,10 +48,10 @@ class ReportTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def counted_days(self, before: date) -> list[date]:
+    def counted_days(self, before: date) -> Readable[date]:
         """The days before `before` with counters."""
         with self._database.scanning() as connection:
-            return [_day(text) for text in counted_days(connection, before.isoformat())]
+            return _read(_day, counted_days(connection, before.isoformat()))
 
     def unbuilt_domains(self, day: date, after: str, limit: int) -> list[str]:
         """The next report domains after `after` with counters on `day` and neither report nor mark."""
@@ -99,15 +112,14 @@ class ReportTable:
                 _sum_up(connection, str(values["report_id"]))
         return True
 
-    def load(self, report_id: str) -> ReportRecord | None:
-        """The report; None where there is none."""
+    def load(self, report_id: str) -> Readable[ReportRecord]:
+        """The report, or nothing."""
         with self._database.scanning() as connection:
-            row = connection.execute(select(reports).where(_REPORTS.report_id == report_id)).first()
-            return None if row is None else _record(row, row.json)
+            return _read(_record, connection.execute(select(reports).where(_REPORTS.report_id == report_id)))
 
     def load_list(
         self, *, day: date | None, report_domain: Domain | None, state: ReportState | None, limit: int
-    ) -> list[ReportRecord]:
+    ) -> Readable[ReportRecord]:
         """Reports without their JSON, latest day first; by default without claims and marks."""
         query = select(*_WITHOUT_JSON).where(_BUILT if state is None else _REPORTS.state == state)
         if day is not None:
@@ -116,14 +128,14 @@ class ReportTable:
             query = query.where(_REPORTS.report_domain == str(report_domain))
         with self._database.scanning() as connection:
             rows = connection.execute(query.order_by(_REPORTS.day.desc(), _REPORTS.report_domain).limit(limit))
-            return [_record(row, b"") for row in rows]
+            return _read(_record, rows)
 
-    def load_deliveries(self, report_id: str) -> list[Delivery]:
+    def load_deliveries(self, report_id: str) -> Readable[Delivery]:
         """The deliveries of one report."""
         query = select(report_deliveries).where(_DELIVERIES.report_id == report_id)
         return self._deliveries(query.order_by(_DELIVERIES.endpoint))
 
-    def due(self, now: datetime, limit: int, *, force: bool, report_id: str | None) -> list[Delivery]:
+    def due(self, now: datetime, limit: int, *, force: bool, report_id: str | None) -> Readable[Delivery]:
         """Deliveries that may be claimed, those due longest first."""
         query = select(report_deliveries).where(_claimable(now, force=force))
         if report_id is not None:
@@ -131,9 +143,9 @@ class ReportTable:
         order = (_DELIVERIES.next_attempt_at, _DELIVERIES.report_id, _DELIVERIES.endpoint)
         return self._deliveries(query.order_by(*order).limit(limit))
 
-    def _deliveries(self, query: Any) -> list[Delivery]:
+    def _deliveries(self, query: Any) -> Readable[Delivery]:
         with self._database.scanning() as connection:
-            return [_delivery(row) for row in connection.execute(query)]
+            return _read(_delivery, connection.execute(query))
 
     def claim_delivery(
         self, report_id: str, endpoint: str, node: str, now: datetime, until: datetime, *, force: bool
@@ -256,14 +268,24 @@ def _one_line(error: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in cut)
 
 
+def _read(read: Callable[[R], T], rows: Iterable[R]) -> Readable[T]:
+    found: Readable[T] = Readable()
+    for row in rows:
+        try:
+            found.values.append(read(row))
+        except _RowInvalid as exc:
+            found.invalid.append(str(exc))
+    return found
+
+
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as exc:
-        raise Refused(f"has counters of a day that is none: {text[:20]!r}") from exc
+        raise _RowInvalid(f"counters of the day {text[:20]!r}, which is none") from exc
 
 
-def _record(row: Row[Any], json: bytes | None) -> ReportRecord:
+def _record(row: Row[Any]) -> ReportRecord:
     try:
         return ReportRecord(
             report_id=row.report_id or "",
@@ -271,13 +293,13 @@ def _record(row: Row[Any], json: bytes | None) -> ReportRecord:
             report_domain=Domain(row.report_domain),
             message_id=row.message_id or "",
             created_at=from_micros(row.created_at),
-            json=bytes(json or b""),
+            json=bytes(getattr(row, "json", None) or b""),
             sessions=row.sessions,
             failures=row.failures,
             state=ReportState(row.state),
         )
     except (ValueError, TypeError, OverflowError) as exc:
-        raise Refused(f"what is stored of report {str(row.report_id)[:100]!r} is no report: {exc}") from exc
+        raise _RowInvalid(f"report {str(row.report_id)[:100]!r}: {exc}") from exc
 
 
 def _delivery(row: Row[Any]) -> Delivery:
@@ -294,4 +316,4 @@ def _delivery(row: Row[Any]) -> Delivery:
             first_attempt_at=None if row.first_attempt_at is None else from_micros(row.first_attempt_at),
         )
     except (ValueError, TypeError, OverflowError) as exc:
-        raise Refused(f"what is stored of a delivery of {str(row.report_id)[:100]!r} is none: {exc}") from exc
+        raise _RowInvalid(f"delivery of report {str(row.report_id)[:100]!r}: {exc}") from exc

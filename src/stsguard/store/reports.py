@@ -4,20 +4,33 @@ What is claimed is claimed in the database, so several processes and several nod
 by the clocks of the nodes: it has to be longer than these differ.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
 
+from stsguard.core.errors import StoreUnavailable
 from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, ReportState
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.store.access import DatabaseAccess
+from stsguard.store.access import DatabaseAccess, Tables
 
+if TYPE_CHECKING:
+    from stsguard.store.report_table import Readable
+
+log = logger(__name__)
+rows_invalid = Counter("store_reports_invalid_total", "Stored reports that could not be read; they are left out.")
+
+T = TypeVar("T")
 PAGE_DOMAINS = 10_000
 DELETED_AT_ONCE = 500  # a transaction that other writes wait for; reports hold their JSON
 
 
 class ReportStoreSql:
     """The reports in a database that other stores use as well: opening and closing this one opens and closes it for
-    all. Every method raises `StoreUnavailable` where the database can't be used."""
+    all. Every method raises `StoreUnavailable` where the database can't be used. Rows that are no report or delivery
+    are reported and left out of lists."""
 
     def __init__(self, database: str | DatabaseAccess) -> None:
         self._access = DatabaseAccess(database) if isinstance(database, str) else database
@@ -37,7 +50,7 @@ class ReportStoreSql:
     async def unbuilt_days(self, before: date) -> Sequence[date]:
         """The days before `before`, in order, with counters of a domain whose report is neither built nor marked as
         not wanted. It looks through the counters: for every few minutes, not for every second."""
-        days = await self._access.scan(lambda tables: tables.reports.counted_days(before))
+        days = await self._read(lambda tables: tables.reports.counted_days(before))
         return [day for day in days if await self._unbuilt(day, "", 1)]
 
     async def unbuilt_domains(self, day: date) -> AsyncIterator[Domain]:
@@ -51,6 +64,13 @@ class ReportStoreSql:
 
     async def _unbuilt(self, day: date, after: str, limit: int) -> Sequence[str]:
         return await self._access.scan(lambda tables: tables.reports.unbuilt_domains(day, after, limit))
+
+    async def _read(self, call: "Callable[[Tables], Readable[T]]") -> Sequence[T]:
+        found = await self._access.scan(call)
+        for reason in found.invalid:
+            rows_invalid.inc()
+            outcome(log, logging.ERROR, "stored report can't be read", reason=reason)
+        return found.values
 
     async def claim_day(self, day: date, report_domain: Domain, node: str, now: datetime, lease_seconds: float) -> bool:
         """Whether `node` is now the one that builds this report; False where it is done, or another's turn."""
@@ -68,8 +88,15 @@ class ReportStoreSql:
         return await self._access.write(lambda tables: tables.reports.save(report, deliveries))
 
     async def load_report(self, report_id: str) -> ReportRecord | None:
-        """The report; None where there is none."""
-        return await self._access.scan(lambda tables: tables.reports.load(report_id))
+        """The report; None where there is none.
+
+        Raises:
+            StoreUnavailable: it can't be read, or what is stored is no report.
+        """
+        found = await self._access.scan(lambda tables: tables.reports.load(report_id))
+        for reason in found.invalid:
+            raise StoreUnavailable(f"what is stored is no report: {reason}")
+        return found.values[0] if found.values else None
 
     async def list_reports(
         self,
@@ -81,20 +108,20 @@ class ReportStoreSql:
     ) -> Sequence[ReportRecord]:
         """Up to `limit` reports without their `json`, latest day first, then by domain. Where no state is asked
         for, those being built and the marks are left out."""
-        return await self._access.scan(
+        return await self._read(
             lambda tables: tables.reports.load_list(day=day, report_domain=report_domain, state=state, limit=limit)
         )
 
     async def load_deliveries(self, report_id: str) -> Sequence[Delivery]:
         """The deliveries of one report, in order of their endpoints."""
-        return await self._access.scan(lambda tables: tables.reports.load_deliveries(report_id))
+        return await self._read(lambda tables: tables.reports.load_deliveries(report_id))
 
     async def due_deliveries(
         self, now: datetime, limit: int, *, force: bool = False, report_id: str | None = None
     ) -> Sequence[Delivery]:
         """Up to `limit` deliveries to be attempted by now, those due longest first, including those whose node is
         gone. With `force` every one that is not over and not being sent; with `report_id` of that report alone."""
-        return await self._access.scan(lambda tables: tables.reports.due(now, limit, force=force, report_id=report_id))
+        return await self._read(lambda tables: tables.reports.due(now, limit, force=force, report_id=report_id))
 
     async def claim_delivery(
         self, report_id: str, endpoint: str, node: str, now: datetime, lease_seconds: float, *, force: bool = False
