@@ -302,8 +302,8 @@ async def test_a_good_host_is_believed_at_once() -> None:
     assert bench.told == [MX]
 
 
-@pytest.mark.parametrize(("random", "seconds"), [(0.0, 30), (0.5, 60), (0.999, 90)])
-async def test_a_fault_is_confirmed_by_a_second_probe_a_minute_later(random: float, seconds: float) -> None:
+@pytest.mark.parametrize(("random", "seconds"), [(0.0, 2.5), (0.5, 5), (0.999, 7.5)])
+async def test_a_fault_is_confirmed_by_a_second_probe_seconds_later(random: float, seconds: float) -> None:
     bench = Bench(random=random)
     bench.prober.hosts[MX] = MISMATCH
     async with bench.running():

@@ -33,14 +33,18 @@ class Parts:
     demands: Demands
 
 
+def build_resolver(config: Config) -> tuple[DnsResolver, tuple[tuple[str, int], ...]]:
+    """The one resolver that is asked for everything, and its nameservers."""
+    configured = tuple((str(server.address), server.port) for server in config.dns.nameservers)
+    nameservers = configured or tuple(load_resolv_conf())
+    trust_ad = assumed_trust(config, nameservers)
+    return DnsResolver(nameservers, timeout_seconds=config.dns.timeout_seconds, trust_ad=trust_ad), nameservers
+
+
 def build_parts(config: Config, store: PolicyStore) -> Parts:
     """All parts of discovery, over `store`."""
     clock = SystemClock()
-    configured = tuple((str(server.address), server.port) for server in config.dns.nameservers)
-    nameservers = configured or tuple(load_resolv_conf())
-    resolver = DnsResolver(
-        nameservers, timeout_seconds=config.dns.timeout_seconds, trust_ad=assumed_trust(config, nameservers)
-    )
+    resolver, nameservers = build_resolver(config)
     guard = AddressGuard(config.network.allow_private_addresses)
     fetcher = HttpsPolicyFetcher(
         resolver,

@@ -14,6 +14,7 @@ COMMANDS = {
     "lookup": ("lookup", "lookup", "Show what Postfix is answered for a domain, and why."),
     "verify": ("verify", "verify", "Probe the MX hosts of a domain now."),
     "cache": ("cache", "cache", "List, show, refresh, forget the daemon's policies."),
+    "report": ("report", "report", "Our own RFC 8460 reports: list, show, build, send."),
     "status": ("status", "status", "Show whether the daemon is well."),
     "lint": ("lint", "lint", "Check a policy, a TXT record or an MX pattern offline."),
     "config": ("config", "config", "Check the configuration file, show the values in force."),

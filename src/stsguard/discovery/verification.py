@@ -34,7 +34,8 @@ faults_confirmed = Counter("mx_faults_confirmed_total", "Probes that found the f
 hosts_forgotten = Counter("mx_hosts_forgotten_total", "MX hosts forgotten to make room for others.")
 
 INTERVAL_SECONDS = 3600.0
-CONFIRM_SHARE = 1 / 60  # of the interval: a minute, between a fault's first finding and the probe that confirms it
+CONFIRM_SHARE = 1 / 60  # of the interval, between a fault's first finding and the probe that confirms it
+CONFIRM_SECONDS = 5.0  # but no longer: the look-up for the next message shall know of it
 SOONER_SHARE = 1 / 12  # of the interval: five minutes, between two probes that failed sessions bring about
 BUSY_SECONDS = 1.0  # when to look again at an address that another probe is connected to
 WAKE_SECONDS = 60.0  # the longest sleep, since the loop's clock stands still while the machine sleeps
@@ -309,7 +310,8 @@ class MxVerifier:
             if probe.result_type is not None and not target.confirmed and not confirming and self.enabled:
                 # One confirmation for each regular probe: hosts that answer differently each time get no more.
                 target.confirming = True
-                self._enqueue(target, now + self._interval_seconds * CONFIRM_SHARE * (0.5 + self._random()))
+                pause = min(self._interval_seconds * CONFIRM_SHARE, CONFIRM_SECONDS)
+                self._enqueue(target, now + pause * (0.5 + self._random()))
                 self._wake.set()
         self._tell(target, probe)
         contained("sessions", partial(self.on_probe, probe))
