@@ -3,6 +3,8 @@
 import asyncio
 from itertools import pairwise
 
+import pytest
+
 from stsguard.discovery.dane_readiness import CHECK_SECONDS, UNSURE_CHECK_SECONDS, DaneReadiness, Finding
 from tests.unit.fakes import Clock, VirtualLoop
 
@@ -55,3 +57,27 @@ def test_an_inconclusive_or_failed_check_is_soon_made_again() -> None:
         runner.run(main())
     pauses = [round(later - earlier) for earlier, later in pairwise(at)]
     assert pauses[:3] == [CHECK_SECONDS, UNSURE_CHECK_SECONDS, CHECK_SECONDS]
+
+
+def test_what_was_not_found_out_is_told_once_and_never_as_a_finding(caplog: pytest.LogCaptureFixture) -> None:
+    silent = Finding(True, False, "no answer")
+    found = [silent, silent, Finding(True, True, "validates"), silent, silent, Finding(True, True, "validates")]
+
+    async def check() -> Finding:
+        return found.pop(0)
+
+    async def main() -> None:
+        readiness = DaneReadiness("resolver", check, assume=True)
+        doubts = []
+        while found:
+            await readiness.look()
+            doubts.append(readiness.doubt)
+        assert doubts == [None, None, None, "no answer", "no answer", None]
+
+    with caplog.at_level("INFO"):
+        asyncio.run(main())
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "DANE check inconclusive, taken for possible"),
+        ("INFO", "DANE is possible"),
+        ("WARNING", "DANE check inconclusive, the last one holds"),
+    ]

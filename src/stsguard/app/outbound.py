@@ -18,10 +18,12 @@ from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer,
 from stsguard.adapters.listening import beyond_loopback, listen_inet, listen_unix
 from stsguard.adapters.overrides_file import read_overrides, stamp
 from stsguard.app.parts import build_parts, open_store
-from stsguard.app.readiness import postfix_readiness, resolver_readiness
+from stsguard.app.readiness import ask_resolver, postfix_readiness, resolver_readiness
+from stsguard.app.settings import tell_of_changes, tell_of_settings
 from stsguard.config.model import Config
 from stsguard.config.options import LookupMode
 from stsguard.config.values import InetAddress, ListenAddress, UnixAddress
+from stsguard.core.errors import ListenFailed, StoreUnavailable
 from stsguard.core.overrides import Overrides
 from stsguard.discovery.dane_readiness import DaneReadiness
 from stsguard.discovery.describe import Plain, plain_time
@@ -29,6 +31,7 @@ from stsguard.discovery.supervisor import crashes, kept_up, report, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Gauge
 from stsguard.outbound.admin import Admin
+from stsguard.outbound.dns_watch import DnsWatch
 from stsguard.outbound.health import Health, PartHealth, PartState
 from stsguard.outbound.lookup import LookupProtocol, LookupService
 from stsguard.outbound.override_watch import OverrideWatch
@@ -57,6 +60,7 @@ class OutboundDaemon:
             self.parts.demands, ReplyCache(self.parts.demands, observe=self._observe), self.parts.clock.monotonic
         )
         self._readiness = (resolver_readiness(config, self.parts), postfix_readiness(config, self.parts))
+        self._dns = DnsWatch(partial(ask_resolver, config, self.parts))
         self._overrides = self._watch_overrides()
         self._health = self._build_health()
         self._started_at = self.parts.clock.now()
@@ -85,11 +89,13 @@ class OutboundDaemon:
             if parts.cache.store_failing:
                 return PartHealth(PartState.FAILED, "it could not be read when a policy was last sought in it")
             if parts.cache.saver.failing_since is not None:
-                return PartHealth(PartState.FAILED, f"{parts.cache.saver.unsaved} policies can't be stored yet")
+                problem = f"{parts.cache.saver.unsaved} policies can't be stored yet: {parts.cache.saver.problem}"
+                return PartHealth(PartState.FAILED, problem)
             return PartHealth(PartState.OK, "all read" if parts.tender.loaded else "being read")
 
         def readiness(watched: DaneReadiness) -> PartHealth:
-            return PartHealth(PartState.OK if watched.ready else PartState.LIMITED, watched.reason)
+            doubt = f"; the last check did not count: {watched.doubt}" if watched.doubt else ""
+            return PartHealth(PartState.OK if watched.ready else PartState.LIMITED, watched.reason + doubt)
 
         def faults() -> PartHealth:
             count = sum(crashes.values.values())
@@ -97,6 +103,7 @@ class OutboundDaemon:
                 return PartHealth(PartState.LIMITED, f"{count} faults of stsguard since the start, see the log")
             return PartHealth(PartState.OK, "none")
 
+        health.add("dns", self._dns.health)
         health.add("store", store)
         for watched, name in zip(self._readiness, ("dane_resolver", "dane_postfix"), strict=True):
             health.add(name, partial(readiness, watched))
@@ -111,6 +118,7 @@ class OutboundDaemon:
         Raises:
             ConfigInvalid, OverrideInvalid, ListenFailed: it can't start; the message says what to do.
         """
+        tell_of_settings(self._config)
         if self._overrides is not None:
             self._overrides.load()
         self._declare_gauges()
@@ -123,7 +131,7 @@ class OutboundDaemon:
             stack.push_async_callback(_end, background)
             stack.push_async_callback(self._service.close)
             # The first answer must know whether DANE counts: what was not checked would be answered with less.
-            await asyncio.gather(*(watched.look() for watched in self._readiness))
+            await asyncio.gather(self._dns.look(), *(watched.look() for watched in self._readiness))
             await self._listen(stack)
             self._say_ready()
             stopping = asyncio.create_task(self._stop.wait())
@@ -146,6 +154,7 @@ class OutboundDaemon:
             group.create_task(self.parts.demands.run())
             group.create_task(kept_up("verification", self.parts.verifier.run))
             group.create_task(self._feed_watchdog())
+            group.create_task(kept_up("DNS check", self._dns.run))
             for watched in self._readiness:
                 group.create_task(kept_up("DANE check", watched.run))
             if self._overrides is not None:
@@ -160,6 +169,7 @@ class OutboundDaemon:
     def _reload(self) -> None:
         systemd.notify_reloading()
         outcome(log, logging.INFO, "reloading on SIGHUP")
+        tell_of_changes(self._config)
         if self._overrides is not None:
             self._overrides.reload()
         systemd.notify("READY=1")
@@ -169,6 +179,8 @@ class OutboundDaemon:
         sockets = [(f"systemd:{name}", sock) for sock, name in systemd.listen_fds()]
         if not sockets:
             sockets = [(_text(address), _open(address, LOOKUP_SOCKET_MODE)) for address in self._config.lookup.listen]
+        if not sockets:
+            raise ListenFailed("no socket to answer at: [lookup] listen is empty, and systemd has passed none")
         protocol = partial(LookupProtocol, self._service)
         for where, sock in sockets:
             if sock.family == socket.AF_UNIX:
@@ -246,13 +258,18 @@ class OutboundDaemon:
     async def _save_the_rest(self) -> None:
         await self.parts.cache.close()
 
-        async def save() -> None:
-            async with asyncio.timeout(STOP_SECONDS):
-                await self.parts.cache.saver.flush()
-
         if self.parts.cache.saver.unsaved:
-            await supervised("saving at the end", save())
+            await supervised("saving at the end", self._flush())
         await self._store.close()
+
+    async def _flush(self) -> None:
+        saver = self.parts.cache.saver
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await saver.flush()
+        except (StoreUnavailable, TimeoutError) as exc:
+            what = "policies can't be stored and end with this process"
+            outcome(log, logging.ERROR, what, reason=str(exc) or "no answer in time", unsaved=saver.unsaved)
 
 
 async def _end(task: "asyncio.Task[object]") -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import dns.rdatatype
+
+from stsguard.adapters.resolver import DnsResolver
 from stsguard.adapters.resolver.validation import answers_with_ad, check_validation
 from stsguard.app.parts import Parts
 from stsguard.config.model import Config
@@ -60,6 +63,16 @@ def postfix_readiness(config: Config, parts: Parts) -> DaneReadiness:
 
     readiness.on_change = changed
     return readiness
+
+
+async def ask_resolver(config: Config, parts: Parts) -> None:
+    """Ask the nameservers something that every one of them can answer.
+
+    Raises:
+        LookupFailed: there was no answer.
+    """
+    resolver = DnsResolver(parts.nameservers, timeout_seconds=config.dns.timeout_seconds)
+    await resolver.lookup_raw(config.dns.signed_name, dns.rdatatype.DNSKEY)
 
 
 async def _ask_postfix(config: Config) -> Finding:

@@ -41,6 +41,7 @@ class DaneReadiness:
         self.ready = assume
         self.reason = "not checked yet"
         self.conclusive = False
+        self.doubt: str | None = None  # why the last check did not count
         self._next_seconds = UNSURE_CHECK_SECONDS
         self.on_change: Callable[[bool], None] = lambda _ready: None
 
@@ -50,19 +51,18 @@ class DaneReadiness:
         found = await self._check()
         if found.conclusive:
             self._next_seconds = CHECK_SECONDS
+        before, self.doubt = self.doubt, None
         if not found.conclusive and self.conclusive:
-            outcome(
-                log,
-                logging.WARNING,
-                "DANE check inconclusive, the last one holds",
-                check=self.name,
-                reason=found.reason,
-            )
+            self.doubt = found.reason
+            if self.doubt != before:
+                what = "DANE check inconclusive, the last one holds"
+                outcome(log, logging.WARNING, what, check=self.name, reason=found.reason)
             return
         changed = found.ready is not self.ready
         if changed or found.reason != self.reason:
-            level = logging.INFO if found.ready else logging.WARNING
-            what = "DANE is possible" if found.ready else "no DANE, every domain counts as one without TLSA"
+            level = logging.INFO if found.ready and found.conclusive else logging.WARNING
+            possible = "DANE is possible" if found.conclusive else "DANE check inconclusive, taken for possible"
+            what = possible if found.ready else "no DANE, every domain counts as one without TLSA"
             outcome(log, level, what, check=self.name, reason=found.reason)
         self.ready, self.reason, self.conclusive = found.ready, found.reason, found.conclusive
         if changed:

@@ -282,7 +282,7 @@ class PolicyCache:
                 logging.ERROR,
                 "store can't be read",
                 policy_domain=policy_domain,
-                reason=exc or "no answer in time",
+                reason=str(exc) or "no answer in time",
             )
             return None, False
         self.store_failing = False

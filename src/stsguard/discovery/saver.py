@@ -34,6 +34,7 @@ class PolicySaver:
         self._changed = asyncio.Event()
         self._written = asyncio.Event()  # replaced by a new one after each transaction
         self.failing_since: float | None = None
+        self.problem = ""  # of the last transaction that could not be written
 
     @property
     def unsaved(self) -> int:
@@ -84,6 +85,7 @@ class PolicySaver:
 
     def _fail(self, exc: StoreUnavailable) -> None:
         save_failures.inc()
+        self.problem = str(exc)
         if self.failing_since is None:
             self.failing_since = asyncio.get_running_loop().time()
         outcome(log, logging.ERROR, "policies can't be stored, trying again", reason=exc, unsaved=self.unsaved)
