@@ -54,10 +54,23 @@ def ask_daemon(config: Config, method: str, path: str, query: Mapping[str, str] 
             response = client.request(method, path, params=dict(query or {}))
             content = response.json()
     except (httpx.HTTPError, ValueError) as exc:
-        raise DaemonUnreachable(
-            f"no answer from stsguard outbound at {where} ({exc}); is it running, and may this user use its socket?"
-        ) from exc
+        raise DaemonUnreachable(why_unreachable(exc, where)) from exc
     return DaemonAnswer(response.status_code, content)
+
+
+def why_unreachable(exc: Exception, where: str) -> str:
+    """What keeps the daemon from answering at `where`, and for whom its socket is, from what httpx raised."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    match cause:
+        case FileNotFoundError():
+            return f"stsguard outbound does not run, or has its admin socket elsewhere: there is no {where}"
+        case ConnectionRefusedError():
+            return f"stsguard outbound does not run: nobody answers at {where}"
+        case PermissionError():
+            return f"no permission to use {where}: it is for root and the group of the socket"
+    return f"no answer from stsguard outbound at {where}: {exc or type(exc).__name__}"
 
 
 def lookup_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:
@@ -92,14 +105,15 @@ def verify_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:
     from stsguard.discovery.mx import lookup_mx_evidence
 
     async def work(parts: "Parts") -> Plain:
-        await resolver_readiness(config, parts).look()
+        resolver = resolver_readiness(config, parts)
+        await resolver.look()
         evidence = await lookup_mx_evidence(parts.resolver, host, next_hop.port)
         if not isinstance(evidence, MxEvidence):
             return {"domain": host, "failed": evidence.detail, "probes": []}
         state = await parts.cache.state(host, config.policy_fetch.timeout_seconds)
-        return plain_verification(
-            host, state.state.policy, await parts.verifier.probe_now(evidence.hosts, next_hops=[host])
-        )
+        probes = await parts.verifier.probe_now(evidence.hosts, next_hops=[host])
+        dane = {} if resolver.ready else {resolver.name: resolver.reason}
+        return {**plain_verification(host, state.state.policy, evidence, probes), "no_dane": dane}
 
     return _with_parts(config, work)
 
@@ -113,7 +127,10 @@ def _read_overrides(config: Config, parts: "Parts") -> None:
 
 def _with_parts(config: Config, work: Callable[["Parts"], Awaitable[T]]) -> T:
     from stsguard.app.parts import build_parts
+    from stsguard.log import set_up
     from stsguard.store.nothing import NoStore
+
+    set_up(level="error", form="text")  # what is found is printed; only a fault of ours is not
 
     async def run() -> T:
         parts = build_parts(config, NoStore())
@@ -132,15 +149,21 @@ def _with_parts(config: Config, work: Callable[["Parts"], Awaitable[T]]) -> T:
 def check_files(config: Config) -> tuple[str, ...]:
     """What is wrong with the files that the configuration names, the overrides' content included; a line each."""
     from stsguard.adapters.overrides_file import read_overrides
+    from stsguard.adapters.policy_fetch.tls import tls_context
     from stsguard.config.load import missing_files
-    from stsguard.core.errors import OverrideInvalid
+    from stsguard.core.errors import OperatorError, OverrideInvalid
 
     problems = missing_files(config)
     if config.lookup.overrides is not None and not problems:
         try:
             read_overrides(config.lookup.overrides)
         except OverrideInvalid as exc:
-            return (str(exc),)
+            problems = (str(exc),)
+    if config.network.ca_file is not None and not any("ca_file" in problem for problem in problems):
+        try:
+            tls_context(config.network.ca_file)
+        except OperatorError as exc:
+            problems = (*problems, f"{config.path}: [network] ca_file: {exc}")
     return problems
 
 

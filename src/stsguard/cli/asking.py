@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from stsguard.cli.options import read_config, refuse
 
 if TYPE_CHECKING:
     from stsguard.app.commands import DaemonAnswer
@@ -16,13 +19,18 @@ if TYPE_CHECKING:
 Plain = dict[str, Any]
 
 EXIT_PROBLEM = 1
+EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """End the command with a message on standard error."""
-    click.echo(message, err=True)
-    raise click.exceptions.Exit(code)
+    """End the command with a message."""
+    refuse((message,), code)
+
+
+def read_config_to_ask(config_file: Path, state_dir: Path | None) -> "Config":
+    """The configuration, which says where the daemon is asked. With a wrong one nothing can be asked: exit 3."""
+    return read_config(config_file, state_dir=state_dir, code=EXIT_UNREACHABLE, make_state_dir=False)
 
 
 def read_next_hop(key: str) -> "NextHop":
@@ -35,6 +43,16 @@ def read_next_hop(key: str) -> "NextHop":
     return next_hop
 
 
+def read_domain(key: str) -> "NextHop":
+    """The domain, or `domain:port`, that an argument names; anything else is a usage error."""
+    from stsguard.core.socketmap import KeyKind
+
+    next_hop = read_next_hop(key)
+    if next_hop.kind is not KeyKind.DOMAIN:
+        raise click.UsageError(f"{key!r} is no domain name, and only a domain has MX hosts and a policy")
+    return next_hop
+
+
 def ask(config: "Config", method: str, path: str, query: Mapping[str, str] | None = None) -> "DaemonAnswer":
     """Ask the running daemon; without one the command ends with exit 3."""
     from stsguard.app.commands import DaemonUnreachable, ask_daemon
@@ -44,7 +62,7 @@ def ask(config: "Config", method: str, path: str, query: Mapping[str, str] | Non
     except DaemonUnreachable as exc:
         fail(str(exc), EXIT_UNREACHABLE)
     if answer.status in (400, 500):
-        fail(str(answer.content.get("error")), EXIT_UNREACHABLE)
+        fail(str(answer.content.get("error")), EXIT_USAGE if answer.status == 400 else EXIT_UNREACHABLE)
     return answer
 
 

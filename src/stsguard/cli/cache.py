@@ -4,8 +4,18 @@ from pathlib import Path
 
 import click
 
-from stsguard.cli.asking import EXIT_PROBLEM, Plain, ask, lifetime, print_fields, print_json, print_rows, read_next_hop
-from stsguard.cli.options import config_option, json_option, read_config
+from stsguard.cli.asking import (
+    EXIT_PROBLEM,
+    Plain,
+    ask,
+    lifetime,
+    print_fields,
+    print_json,
+    print_rows,
+    read_config_to_ask,
+    read_domain,
+)
+from stsguard.cli.options import daemon_options
 
 
 @click.group()
@@ -16,12 +26,11 @@ def cache() -> None:
 @cache.command("list")
 @click.option("--would-defer", is_flag=True, help="Only what enforcement would defer now, with the reason.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="At most so many.")
-@json_option
-@config_option
-def list_(would_defer: bool, limit: int, as_json: bool, config_file: Path) -> None:
+@daemon_options
+def list_(would_defer: bool, limit: int, as_json: bool, config_file: Path, state_dir: Path | None) -> None:
     """List the policies in force, or with --would-defer the destinations to which mail would wait."""
     query = {"would_defer": "1"} if would_defer else {"limit": str(limit)}
-    found = ask(read_config(config_file), "GET", "/cache", query).content
+    found = ask(read_config_to_ask(config_file, state_dir), "GET", "/cache", query).content
     rows: list[Plain] = found["rows"]  # type: ignore[assignment]  # the daemon's JSON
     if as_json:
         print_json(found)
@@ -56,12 +65,11 @@ def _trouble(row: Plain) -> str:
 
 @cache.command()
 @click.argument("domain")
-@json_option
-@config_option
-def show(domain: str, as_json: bool, config_file: Path) -> None:
+@daemon_options
+def show(domain: str, as_json: bool, config_file: Path, state_dir: Path | None) -> None:
     """Show what is cached for DOMAIN. Exit 1: nothing is."""
-    read_next_hop(domain)
-    answer = ask(read_config(config_file), "GET", "/cache/show", {"domain": domain})
+    read_domain(domain)
+    answer = ask(read_config_to_ask(config_file, state_dir), "GET", "/cache/show", {"domain": domain})
     _print_one(answer.content, as_json=as_json)
     if answer.status == 404:
         raise click.exceptions.Exit(EXIT_PROBLEM)
@@ -69,12 +77,11 @@ def show(domain: str, as_json: bool, config_file: Path) -> None:
 
 @cache.command()
 @click.argument("domain")
-@json_option
-@config_option
-def refresh(domain: str, as_json: bool, config_file: Path) -> None:
+@daemon_options
+def refresh(domain: str, as_json: bool, config_file: Path, state_dir: Path | None) -> None:
     """Fetch the policy of DOMAIN now. Exit 1: it could not be had; what was cached stays in force."""
-    read_next_hop(domain)
-    answer = ask(read_config(config_file), "POST", "/cache/refresh", {"domain": domain})
+    read_domain(domain)
+    answer = ask(read_config_to_ask(config_file, state_dir), "POST", "/cache/refresh", {"domain": domain})
     _print_one(answer.content, as_json=as_json)
     if answer.status != 200:
         raise click.exceptions.Exit(EXIT_PROBLEM)
@@ -82,15 +89,14 @@ def refresh(domain: str, as_json: bool, config_file: Path) -> None:
 
 @cache.command()
 @click.argument("domain")
-@json_option
-@config_option
-def forget(domain: str, as_json: bool, config_file: Path) -> None:
+@daemon_options
+def forget(domain: str, as_json: bool, config_file: Path, state_dir: Path | None) -> None:
     """Forget all that is cached for DOMAIN, also in the database; the next look-up starts afresh.
 
     This takes away the protection of a policy that can't be fetched now. `cache refresh` takes nothing away.
     """
-    read_next_hop(domain)
-    answer = ask(read_config(config_file), "POST", "/cache/forget", {"domain": domain})
+    read_domain(domain)
+    answer = ask(read_config_to_ask(config_file, state_dir), "POST", "/cache/forget", {"domain": domain})
     if as_json:
         print_json(answer.content)
     else:
@@ -104,7 +110,9 @@ def _print_one(found: Plain, *, as_json: bool) -> None:
     elif "error" in found:
         click.echo(found["error"], err=True)
     else:
-        print_fields({name: value for name, value in found.items() if name != "policy_text"})
+        shown = {name.replace("_", " "): value for name, value in found.items() if name != "policy_text"}
+        shown |= {name: lifetime(shown[name]) for name in ("expires in", "refresh in") if name in shown}
+        print_fields(shown)
         if found.get("policy_text"):
             click.echo("\nas served")
             for line in found["policy_text"]:

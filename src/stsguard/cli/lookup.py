@@ -4,24 +4,39 @@ from pathlib import Path
 
 import click
 
-from stsguard.cli.asking import Plain, ask, fail, print_fields, print_json, print_rows, printable, read_next_hop
-from stsguard.cli.options import config_option, json_option, read_config
+from stsguard.cli.asking import (
+    EXIT_PROBLEM,
+    EXIT_UNREACHABLE,
+    Plain,
+    ask,
+    fail,
+    lifetime,
+    print_fields,
+    print_json,
+    print_rows,
+    printable,
+    read_config_to_ask,
+    read_next_hop,
+)
+from stsguard.cli.options import daemon_options
 
 
 @click.command()
 @click.argument("domain")
 @click.option("--explain", is_flag=True, help="Show every step with its time.")
 @click.option("--standalone", is_flag=True, help="Look up without the running daemon and its cache.")
-@json_option
-@config_option
-def lookup(domain: str, explain: bool, standalone: bool, as_json: bool, config_file: Path) -> None:
+@daemon_options
+def lookup(
+    domain: str, *, explain: bool, standalone: bool, as_json: bool, config_file: Path, state_dir: Path | None
+) -> None:
     """Show what Postfix is answered for DOMAIN (or DOMAIN:PORT), with the row of the decision table that gave it.
 
-    Exit 0: mail can be delivered; 1: it waits (TEMP, or no MX host is permitted); 3: the daemon can't be asked.
+    Exit 0: nothing is known that holds mail up; 1: it waits (TEMP, no MX host is permitted, or none passes our own
+    verification); 3: it can't be found out.
     """
     from stsguard.core.errors import OperatorError
 
-    config = read_config(config_file)
+    config = read_config_to_ask(config_file, state_dir)
     next_hop = read_next_hop(domain)
     if standalone and next_hop.kind.value == "domain" and next_hop.host is not None:
         from stsguard.app.commands import lookup_standalone
@@ -29,7 +44,7 @@ def lookup(domain: str, explain: bool, standalone: bool, as_json: bool, config_f
         try:
             found: Plain = lookup_standalone(config, next_hop, next_hop.host)
         except OperatorError as exc:
-            fail(str(exc), 1)
+            fail(str(exc), EXIT_UNREACHABLE)
     else:
         query = {"domain": domain, "explain": "1" if explain else ""}
         found = ask(config, "GET", "/lookup", query).content
@@ -39,13 +54,8 @@ def lookup(domain: str, explain: bool, standalone: bool, as_json: bool, config_f
         _print_without_lookup(domain, found)
     else:
         _print(found, explain=explain)
-    decision = found.get("decision")
-    if decision and found["mode"] == "enforce" and _waits(decision):
-        raise click.exceptions.Exit(1)
-
-
-def _waits(decision: Plain) -> bool:
-    return decision["reply"] == "temp" or any(name.endswith(".invalid") for name in decision["match"])
+    if found.get("would_defer") and found["mode"] == "enforce":
+        raise click.exceptions.Exit(EXIT_PROBLEM)
 
 
 def _print_without_lookup(domain: str, found: Plain) -> None:
@@ -69,6 +79,7 @@ def _print(found: Plain, *, explain: bool) -> None:
             "demanded by": decision["section"],
             "reason": decision["reason"],
             "left out": decision["left_out"],
+            "mail waits" if found["mode"] == "enforce" else "mail would wait": found.get("would_defer"),
             "override": _override(found.get("override")),
             "decided": _decided(found),
         },
@@ -120,7 +131,7 @@ def _print_sts(found: Plain, sts: Plain) -> None:
             "max_age": policy.get("max_age"),
             "id": policy.get("id"),
             "fetched": policy.get("fetched_at"),
-            "expires in": policy.get("expires_in") and f"{policy['expires_in']} s",
+            "expires in": policy.get("expires_in") and lifetime(policy["expires_in"]),
             "refresh": policy.get("refresh_failure") and f"failing: {policy['refresh_failure']}",
             "warnings": policy.get("warnings"),
         },
@@ -129,6 +140,9 @@ def _print_sts(found: Plain, sts: Plain) -> None:
 
 
 def _print_mx(mx: Plain) -> None:
+    if mx.get("skipped"):
+        click.echo(f"  {mx['skipped']}")
+        return
     if mx.get("failed"):
         click.echo(f"  look-up failed: {printable(mx['detail'])}")
         return
@@ -156,6 +170,8 @@ def _print_mx(mx: Plain) -> None:
 def _verdict(probe: Plain) -> str:
     if probe["inconclusive"]:
         return f"{probe['address']}: nothing learnt, {probe['failure_reason_code']}"
+    if probe["dane_matched"] is False:
+        return f"{probe['address']}: no TLSA record matches"
     if probe["result_type"] is None:
         return f"{probe['address']}: good"
     return f"{probe['address']}: {probe['result_type']} {probe['failure_reason_code']}".rstrip()

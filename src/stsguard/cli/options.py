@@ -1,8 +1,9 @@
-"""Options that many commands share."""
+"""Options that many commands share, and how a command ends that can't do its work."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -42,10 +43,27 @@ def state_dir_option(command: F) -> F:
     )(command)
 
 
-def read_config(config_file: Path, *, state_dir: Path | None = None) -> "Config":
-    """The configuration that a command works with; where it is wrong, every mistake on standard error and exit 1.
+def daemon_options(command: F) -> F:
+    """`--json`, `--config` and `--state-dir`, for a command that asks the running daemon."""
+    return json_option(config_option(state_dir_option(command)))
 
-    `state_dir` is made where it is absent, readable by its owner only.
+
+def refuse(messages: Sequence[str], code: int) -> NoReturn:
+    """End the command with what is wrong, a line each on standard error; with `--json` as JSON on standard output."""
+    if click.get_current_context().params.get("as_json"):
+        click.echo(json.dumps({"error": "\n".join(messages)}, ensure_ascii=False))
+    else:
+        for message in messages:
+            click.echo(message, err=True)
+    raise click.exceptions.Exit(code)
+
+
+def read_config(
+    config_file: Path, *, state_dir: Path | None = None, code: int = 1, make_state_dir: bool = True
+) -> "Config":
+    """The configuration that a command works with; where it is wrong, the command ends with `code` and every mistake.
+
+    `state_dir` is made where it is absent, readable by its owner only, unless `make_state_dir` is false.
     """
     from stsguard.config.load import ConfigProblems, load, with_state_dir
 
@@ -53,12 +71,11 @@ def read_config(config_file: Path, *, state_dir: Path | None = None) -> "Config"
         config = load(config_file)
         if state_dir is None:
             return config
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if make_state_dir:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return with_state_dir(config, state_dir)
     except ConfigProblems as exc:
         problems = exc.problems
     except OSError as exc:
         problems = (f"--state-dir {state_dir}: can't be made: {exc.strerror}",)
-    for problem in problems:
-        click.echo(problem, err=True)
-    raise click.exceptions.Exit(1)
+    refuse(problems, code)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stsguard.cli.options import config_option, json_option, read_config
+from stsguard.cli.options import config_option, json_option, read_config, refuse
 
 if TYPE_CHECKING:
     from stsguard.config.model import Config
@@ -51,7 +51,7 @@ def postfix(config_file: Path, directories: tuple[Path, ...], as_json: bool) -> 
     from stsguard.core.errors import PostfixUnreadable
     from stsguard.core.postfix_advice import advise
 
-    config = read_config(config_file)
+    config = read_config(config_file, code=EXIT_UNREADABLE)
     listen, by_systemd = _listen(config)
     try:
         found = read_postfix(
@@ -62,8 +62,7 @@ def postfix(config_file: Path, directories: tuple[Path, ...], as_json: bool) -> 
             for facts in found
         ]
     except PostfixUnreadable as exc:
-        click.echo(f"Postfix can't be read: {exc}", err=True)
-        raise click.exceptions.Exit(EXIT_UNREADABLE) from exc
+        refuse((f"Postfix can't be read: {exc}",), EXIT_UNREADABLE)
     addresses = _addresses(listen, [advice for _, advice in instances], by_systemd=by_systemd)
     if as_json:
         click.echo(json.dumps(_as_json(instances, addresses)))
@@ -162,6 +161,9 @@ def _print_listen(addresses: Sequence[str], listen: Sequence[str]) -> None:
         return
     click.echo("stsguard.toml needs (it does not count where stsguard-outbound.socket opens the sockets):")
     click.echo(f"[lookup]\nlisten = {json.dumps(addresses, ensure_ascii=False)}")
+    click.echo("The directory of a unix socket has to be there, writable for the user that stsguard runs as.")
+    if not listen:
+        click.echo(f"Or put {DEFAULT_LISTEN} in the place of unix:… in smtp_tls_policy_maps: then it needs nothing.")
 
 
 def _as_json(instances: Sequence[tuple["PostfixFacts", "Advice"]], addresses: Sequence[str]) -> dict[str, object]:

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import click
 
-from stsguard.cli.asking import EXIT_PROBLEM, Plain, ask, print_fields, print_json, print_rows
-from stsguard.cli.options import config_option, json_option, read_config
+from stsguard.cli.asking import EXIT_PROBLEM, Plain, ask, print_fields, print_json, print_rows, read_config_to_ask
+from stsguard.cli.options import daemon_options
 
 
 @click.command()
-@json_option
-@config_option
-def status(as_json: bool, config_file: Path) -> None:
+@daemon_options
+def status(as_json: bool, config_file: Path, state_dir: Path | None) -> None:
     """Show whether the running daemon is well, part by part. Exit 0: yes; 1: a part has failed; 3: it does not run."""
-    answer = ask(read_config(config_file), "GET", "/status")
+    answer = ask(read_config_to_ask(config_file, state_dir), "GET", "/status")
     found: Plain = answer.content
     if as_json:
         print_json(found)

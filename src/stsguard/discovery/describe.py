@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from stsguard.core.dane import MxEvidence, MxHost
+from stsguard.core.dane import MxEvidence, MxHost, TlsaStatus
 from stsguard.core.mtasts import Policy, mx_permitted
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.socketmap import Dialect, render_reply
 from stsguard.core.tlspolicy import Decision, Reply
-from stsguard.discovery.demand import Demand, Destination
-from stsguard.discovery.forecast import Results
+from stsguard.discovery.demand import NO_LOOKUP, Demand, Destination
+from stsguard.discovery.forecast import Results, would_defer
 from stsguard.discovery.policies import NegativeEntry, PolicyEntry
 from stsguard.names import Domain
 
@@ -96,8 +96,11 @@ def plain_probe(probe: MxProbe) -> Plain:
     }
 
 
-def plain_verification(policy_domain: Domain, policy: Policy | None, probes: Sequence[MxProbe]) -> Plain:
-    """Probes of a next hop's MX hosts, each with whether the policy permits the host (RFC 8461 §4.1)."""
+def plain_verification(
+    policy_domain: Domain, policy: Policy | None, mx: MxEvidence, probes: Sequence[MxProbe]
+) -> Plain:
+    """Probes of a next hop's MX hosts, each with whether the policy permits the host (RFC 8461 §4.1), and the hosts
+    without an address to probe."""
     patterns = policy.mx_patterns if policy else ()
     return {
         "domain": policy_domain,
@@ -109,7 +112,15 @@ def plain_verification(policy_domain: Domain, policy: Policy | None, probes: Seq
             }
             for probe in probes
         ],
+        "not_probed": [_plain_unprobed(host) for host in mx.hosts if not host.addresses],
+        "null_mx": mx.null_mx,
     }
+
+
+def _plain_unprobed(host: MxHost) -> Plain:
+    failed = host.tlsa_status is TlsaStatus.FAILED
+    reason = f"look-up failed: {host.detail}" if failed else f"it has no address ({host.detail})"
+    return {"mx_hostname": host.mx_hostname, "lookup_failed": failed, "reason": reason}
 
 
 def plain_decision(decision: Decision) -> Plain:
@@ -131,7 +142,9 @@ def plain_demand(destination: Destination, demand: Demand, results: Results, *, 
         for dialect in Dialect
     }
     mx: Plain
-    if isinstance(demand.mx, MxEvidence):
+    if demand.mx is NO_LOOKUP:
+        mx = {"skipped": "not looked up, since an override holds", "hosts": []}
+    elif isinstance(demand.mx, MxEvidence):
         hosts = [plain_host(host, results(host.mx_hostname)) for host in demand.mx.hosts]
         mx = {
             "secure": demand.mx.secure,
@@ -149,6 +162,7 @@ def plain_demand(destination: Destination, demand: Demand, results: Results, *, 
         "replies": dict.fromkeys(replies, "NOTFOUND ") if observe else replies,
         "enforce_replies": replies,
         "decision": plain_decision(demand.decision),
+        "would_defer": would_defer(demand, results),
         "decided_at": plain_time(demand.decided_at),
         "override": demand.override
         and {"entry": demand.override.key, "kind": demand.override.kind.value, "reason": demand.override.reason},

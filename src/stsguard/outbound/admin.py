@@ -174,7 +174,7 @@ class Admin:
             return Result(200, {"domain": next_hop.host, "failed": evidence.detail, "probes": []})
         state = await self._cache.state(next_hop.host, STATE_SECONDS)
         probes = await self._verifier.probe_now(evidence.hosts, next_hops=[next_hop.host])
-        return Result(200, plain_verification(next_hop.host, state.state.policy, probes))
+        return Result(200, plain_verification(next_hop.host, state.state.policy, evidence, probes))
 
     async def _list(self, query: Mapping[str, str]) -> Result:
         if query.get("would_defer"):
