@@ -112,7 +112,7 @@ BAD = [
     ("exempt = true", '"exempt": an entry is a table: write ["exempt"] above its keys'),
     (
         '["a.example"]\nexmpt = true',
-        '["a.example"] exmpt: unknown key; allowed are policy, exempt, enforce, mx, reason, expires, perhaps exempt',
+        '["a.example"] exmpt: unknown key; did you mean exempt? allowed are policy, exempt, enforce, mx, reason, expires',
     ),
     (
         '["a.example"]\nzzz = 1',

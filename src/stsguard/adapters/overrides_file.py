@@ -44,6 +44,6 @@ def read_overrides(path: Path) -> Overrides:
     try:
         return parse_overrides(tomllib.loads(octets.decode("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise OverrideInvalid(f"{path}: no TOML: {exc}") from exc
+        raise OverrideInvalid(f"{path}: not TOML: {exc}") from exc
     except OverrideInvalid as exc:
         raise OverrideInvalid(f"{path}: {exc}") from exc

@@ -110,8 +110,8 @@ def _parse_entry(name: str, table: Mapping[str, object]) -> Override:
     for key in table:
         if key not in KEYS:
             near = difflib.get_close_matches(key, KEYS, 1)
-            hint = f", perhaps {near[0]}" if near else ""
-            raise OverrideInvalid(f'["{name}"] {key}: unknown key; allowed are {", ".join(KEYS)}{hint}')
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise OverrideInvalid(f'["{name}"] {key}: unknown key; {hint}allowed are {", ".join(KEYS)}')
     reason = table.get("reason", "")
     if not isinstance(reason, str):
         raise OverrideInvalid(f'["{name}"] reason = {reason!r}: must be a text')
