@@ -355,20 +355,27 @@ def test_rfc8460_4_3_1_plaintext_is_starttls_not_supported(known: Known, applied
     assert judge(PLAINTEXT, known) == (failure(applied, PLAIN_DETAIL),)
 
 
-@pytest.mark.parametrize("known_policy", [None, TESTING])
+@pytest.mark.parametrize("known", [Known(), Known(policy=TESTING), Known(policy=ENFORCE, enforcing=False)])
 @pytest.mark.parametrize(
-    ("heard", "intended"),
+    "heard",
     [
-        (replace(PLAINTEXT, new_connection=False), False),
-        (replace(PLAINTEXT, port=465), False),
-        (replace(PLAINTEXT, tls_level="none"), False),
-        (PLAINTEXT, True),
+        replace(PLAINTEXT, new_connection=False),
+        replace(PLAINTEXT, port=465),
+        replace(PLAINTEXT, tls_level="none"),
+        replace(PLAINTEXT, tls_tried=True),  # and that attempt was counted
     ],
 )
-def test_plaintext_that_something_else_explains_is_not_counted(
-    heard: Session, intended: bool, known_policy: Policy | None
-) -> None:
-    assert judge(heard, Known(policy=known_policy, plaintext_intended=intended)) == ()
+def test_plaintext_that_something_else_explains_is_not_counted(heard: Session, known: Known) -> None:
+    assert judge(heard, known) == ()
+
+
+@pytest.mark.parametrize("level", ["may", "encrypt"])
+def test_a_level_that_verifies_nothing_is_judged_by_our_own_verification(level: str) -> None:
+    heard = replace(SUCCESS, tls_level=level)
+    assert judge(heard, Known(policy=ENFORCE)) == (unverified(STS),)
+    known = Known(policy=ENFORCE, probes=(probe(ResultType.CERTIFICATE_EXPIRED, "e"),))
+    assert judge(heard, known) == (failure(STS, would_fail(ResultType.CERTIFICATE_EXPIRED, "e")),)
+    assert judge(replace(SUCCESS, tls_level="secure"), known) == (success(STS),)
 
 
 def test_rfc8461_5_plaintext_in_enforce_mode_was_asked_for() -> None:

@@ -24,7 +24,9 @@ from stsguard.names import Domain
 VERIFIED_WITHIN = timedelta(hours=1)
 MX_MISMATCH = "mx-mismatch"
 NONE_USABLE = "all-TLSA-records-unusable"  # Postfix's failure-reason-code for the same fault
-LEVEL_NONE = "none"  # the TLS level of a site that wants no TLS there
+# Levels at which Postfix verifies nothing, whatever the policy says by now: it was decided without it.
+LEVEL_NONE = "none"
+UNVERIFYING_LEVELS = (LEVEL_NONE, "may", "encrypt")
 MAX_REASON_LENGTH = 200
 _DANE_RESULTS = (ResultType.TLSA_INVALID, ResultType.DNSSEC_INVALID, ResultType.DANE_REQUIRED)
 
@@ -56,7 +58,6 @@ class Known:
         mx_host: its evidence, as the decision saw it: without TLSA where Postfix can't do DANE.
         dane_in_force: Postfix was told `dane` or `dane-only`.
         enforcing: Postfix is told what was decided; False in observe mode.
-        plaintext_intended: `TLS-Required: no` (RFC 8689 §4) or the site's own policy explains a session without TLS.
         probes: our own verification of the MX host, the newest for each address.
         our_reports_own_session: it carried a report of ours.
     """
@@ -68,7 +69,6 @@ class Known:
     mx_host: MxHost | None = None
     dane_in_force: bool = False
     enforcing: bool = True
-    plaintext_intended: bool = False
     probes: tuple[MxProbe, ...] = ()
     our_reports_own_session: bool = False
 
@@ -131,7 +131,7 @@ def _dane_result(session: Session, known: Known) -> _Result | None:
     if session.seen is Seen.PLAINTEXT:
         # RFC 7672 §2.2: TLS is mandatory, so Postfix went without only since it was told to for this message.
         return None
-    result = _as_postfix_said(session, known)
+    result = _as_postfix_said(session)
     if result is not None and _has_unusable_tlsa(known):
         # RFC 8460 §4.3.2.1 tlsa-invalid: "None of the records in the RRset were found to be valid."
         if any(detail.result_type == ResultType.TLSA_INVALID for detail in result.details):
@@ -181,7 +181,7 @@ def _sts_or_none(session: Session, known: Known) -> tuple[Policy | None, Applied
         served = known.policy.policy_text if known.policy is not None else ()
         patterns = tuple(str(pattern) for pattern in policy.mx_patterns)
         return policy, AppliedPolicy(PolicyType.STS, domain, served, patterns), _sts_result(session, policy, known)
-    said = _as_postfix_said(session, known)
+    said = _as_postfix_said(session)
     if session.policy_type is PolicyType.STS:
         # It was applied, and has run out or was replaced since: its text is what Postfix was sent.
         return None, AppliedPolicy(PolicyType.STS, domain, session.policy_strings), said
@@ -201,7 +201,7 @@ def _policy_in_force(known: Known) -> Policy | None:
     return policy if policy is not None and policy.mode is not Mode.NONE else None
 
 
-def _as_postfix_said(session: Session, known: Known) -> _Result | None:
+def _as_postfix_said(session: Session) -> _Result | None:
     match session.seen:
         case Seen.SUCCESS:
             return _Result(failed=False, details=session.further_details)
@@ -210,18 +210,20 @@ def _as_postfix_said(session: Session, known: Known) -> _Result | None:
             own = (_detail(session, session.result_type, session.failure_reason_code),) if session.result_type else ()
             return _Result(failed=True, details=own + session.further_details)
         case Seen.PLAINTEXT:
-            return None if _is_explained(session, known) else _without_tls(session)
+            return None if _is_explained(session) else _without_tls(session)
         case Seen.MX_NOT_PERMITTED:
             return None  # no policy of theirs is known against which it could be held
         case _ as unknown:
             assert_never(unknown)
 
 
-def _is_explained(session: Session, known: Known) -> bool:
+def _is_explained(session: Session) -> bool:
     """Whether a session without TLS says nothing of the MX host. A submission port may want TLS from the start, a
-    reused connection was counted when it was new, and what the site or the sender wanted is no fault of the host."""
-    intended = known.plaintext_intended or session.tls_level == LEVEL_NONE
-    return intended or not session.new_connection or session.port != SMTP_PORT
+    reused connection was counted when it was new, and so was the attempt at TLS that failed; a level `none` of the
+    site is no fault of the host. `TLS-Required: no` (RFC 8689 §4.1) at `may` leaves TLS opportunistic, so a host that
+    offers it would have got it."""
+    told = session.tls_tried or session.tls_level == LEVEL_NONE
+    return told or not session.new_connection or session.port != SMTP_PORT
 
 
 def _without_tls(session: Session) -> _Result:
@@ -230,7 +232,7 @@ def _without_tls(session: Session) -> _Result:
 
 
 def _sts_result(session: Session, policy: Policy, known: Known) -> _Result | None:
-    enforced = policy.mode is Mode.ENFORCE and known.enforcing
+    enforced = policy.mode is Mode.ENFORCE and known.enforcing and session.tls_level not in UNVERIFYING_LEVELS
     match session.seen:
         case Seen.MX_NOT_PERMITTED:
             return _skipped_result(session, policy, known)
@@ -240,7 +242,7 @@ def _sts_result(session: Session, policy: Policy, known: Known) -> _Result | Non
         case Seen.SUCCESS if not enforced:
             return _verified_result(session, policy, known)
         case _:
-            return _as_postfix_said(session, known)
+            return _as_postfix_said(session)
 
 
 def _skipped_result(session: Session, policy: Policy, known: Known) -> _Result | None:
