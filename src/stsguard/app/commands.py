@@ -70,7 +70,7 @@ def why_unreachable(exc: Exception, where: str) -> str:
             return f"stsguard outbound does not run: nobody answers at {where}"
         case PermissionError():
             return f"no permission to use {where}: it is for root and the group of the socket"
-    return f"no answer from stsguard outbound at {where}: {exc or type(exc).__name__}"
+    return f"no answer from stsguard outbound at {where}: {str(exc) or type(exc).__name__}"
 
 
 def lookup_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:

@@ -14,11 +14,14 @@ from typing import Any
 
 from stsguard import __version__
 from stsguard.adapters import systemd
+from stsguard.adapters.datagram_socket import is_datagram_socket
 from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer, json_response
 from stsguard.adapters.listening import beyond_loopback, listen_inet, listen_unix
 from stsguard.adapters.overrides_file import read_overrides, stamp
-from stsguard.app.parts import build_parts, open_store
+from stsguard.app.parts import build_parts
 from stsguard.app.readiness import ask_resolver, postfix_readiness, resolver_readiness
+from stsguard.app.reports import Reporting
+from stsguard.app.sessions import Hearing
 from stsguard.app.settings import tell_of_changes, tell_of_settings
 from stsguard.config.model import Config
 from stsguard.config.options import LookupMode
@@ -36,6 +39,7 @@ from stsguard.outbound.health import Health, PartHealth, PartState
 from stsguard.outbound.lookup import LookupProtocol, LookupService
 from stsguard.outbound.override_watch import OverrideWatch
 from stsguard.outbound.replies import ReplyCache
+from stsguard.store.stores import open_stores
 
 log = logger(__name__)
 
@@ -53,14 +57,16 @@ class OutboundDaemon:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._store = open_store(config)
-        self.parts = build_parts(config, self._store)
+        self._stores = open_stores(config.store.url)
+        self.parts = build_parts(config, self._stores.policies)
         self._observe = config.lookup.mode is LookupMode.OBSERVE
         self._service = LookupService(
             self.parts.demands, ReplyCache(self.parts.demands, observe=self._observe), self.parts.clock.monotonic
         )
         self._readiness = (resolver_readiness(config, self.parts), postfix_readiness(config, self.parts))
         self._dns = DnsWatch(partial(ask_resolver, config, self.parts))
+        self._hearing = Hearing(config, self.parts, self._stores.sessions, observe=self._observe)
+        self._reporting = Reporting(config, self._stores, self.parts)
         self._overrides = self._watch_overrides()
         self._health = self._build_health()
         self._started_at = self.parts.clock.now()
@@ -109,6 +115,8 @@ class OutboundDaemon:
             health.add(name, partial(readiness, watched))
         if self._overrides is not None:
             health.add("overrides", self._overrides.health)
+        health.add("sessions", self._hearing.health)
+        health.add("reports", self._reporting.health)
         health.add("faults", faults)
         return health
 
@@ -132,14 +140,17 @@ class OutboundDaemon:
             stack.push_async_callback(self._service.close)
             # The first answer must know whether DANE counts: what was not checked would be answered with less.
             await asyncio.gather(self._dns.look(), *(watched.look() for watched in self._readiness))
+            await self._reporting.start()
             await self._listen(stack)
+            hearing = asyncio.create_task(self._hearing.run())
+            stack.push_async_callback(_end, hearing)
             self._say_ready()
             stopping = asyncio.create_task(self._stop.wait())
             stack.push_async_callback(_end, stopping)
-            await asyncio.wait([background, stopping], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([background, hearing, stopping], return_when=asyncio.FIRST_COMPLETED)
             systemd.notify("STOPPING=1")
-            if background.done():
-                background.result()
+            for task in done - {stopping}:
+                task.result()
         await self._save_the_rest()
 
     def _say_ready(self) -> None:
@@ -154,6 +165,7 @@ class OutboundDaemon:
             group.create_task(self.parts.demands.run())
             group.create_task(kept_up("verification", self.parts.verifier.run))
             group.create_task(self._feed_watchdog())
+            group.create_task(kept_up("reports", self._reporting.run))
             group.create_task(kept_up("DNS check", self._dns.run))
             for watched in self._readiness:
                 group.create_task(kept_up("DANE check", watched.run))
@@ -176,7 +188,9 @@ class OutboundDaemon:
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        sockets = [(f"systemd:{name}", sock) for sock, name in systemd.listen_fds()]
+        passed = systemd.listen_fds()
+        self._hearing.open([sock for sock, _ in passed if is_datagram_socket(sock)])
+        sockets = [(f"systemd:{name}", sock) for sock, name in passed if not is_datagram_socket(sock)]
         if not sockets:
             sockets = [(_text(address), _open(address, LOOKUP_SOCKET_MODE)) for address in self._config.lookup.listen]
         if not sockets:
@@ -260,7 +274,8 @@ class OutboundDaemon:
 
         if self.parts.cache.saver.unsaved:
             await supervised("saving at the end", self._flush())
-        await self._store.close()
+        await supervised("counting at the end", self._hearing.close())
+        await self._stores.policies.close()
 
     async def _flush(self) -> None:
         saver = self.parts.cache.saver

@@ -106,10 +106,3 @@ def assumed_trust(config: Config, nameservers: tuple[tuple[str, int], ...]) -> b
             return False
         case DnssecTrust.AUTO:
             return all(is_trusted_path(nameserver) for nameserver in nameservers)
-
-
-def open_store(config: Config) -> PolicyStore:
-    """The store of the configuration, not opened yet."""
-    from stsguard.store.policies import PolicyStoreSql
-
-    return PolicyStoreSql(config.store.url)

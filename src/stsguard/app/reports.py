@@ -1,5 +1,7 @@
 """The reporter and its ways out, built from the configuration."""
 
+import asyncio
+import logging
 import random
 import socket
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stsguard.app.parts import Parts
 from stsguard.config.mail_values import SendmailCommand
 from stsguard.config.model import Config
 from stsguard.config.values import InetAddress
@@ -15,9 +18,11 @@ from stsguard.core.addresses import AddressGuard
 from stsguard.core.errors import ConfigInvalid
 from stsguard.core.tlsrpt_report import filename
 from stsguard.core.tlsrpt_report_model import Report
+from stsguard.log import logger, outcome
 from stsguard.names import Domain
 from stsguard.outbound.destinations import Destinations
 from stsguard.outbound.dispatch import Dispatcher
+from stsguard.outbound.health import PartHealth, PartState
 from stsguard.outbound.reporter import Reporter, ReportSettings
 from stsguard.ports import Clock, Mailer, ReportPoster, Resolver
 
@@ -25,7 +30,51 @@ if TYPE_CHECKING:
     from stsguard.adapters.dkim_signer import DkimSigner
     from stsguard.store.stores import Stores
 
+log = logger(__name__)
+
 NO_SENDER = "tlsrpt@invalid"  # for `report build` where nothing is configured: the file says so itself
+
+
+class Reporting:
+    """The daemon's side of reports: the reporter, where reports are sent at all, and the look at the DKIM key."""
+
+    def __init__(self, config: Config, stores: "Stores", parts: Parts) -> None:
+        self._config = config
+        self._resolver = parts.resolver
+        self._signer = build_signer(config) if config.reports.sending else None
+        self._reporter: Reporter | None = None
+        if config.reports.sending:
+            self._reporter = build_reporter(config, stores, parts.resolver, parts.clock, self._signer)
+        self._warnings: list[str] = []
+
+    async def start(self) -> None:
+        """Warn of what receivers would not like: no signature, or a published key that they may not use."""
+        if self._reporter is None:
+            return
+        if self._signer is None:
+            outcome(log, logging.INFO, "report mail is not signed here: the local MTA has to (RFC 8460 §3)")
+            return
+        from stsguard.adapters.dkim_signer import check_published_key
+
+        signer = self._signer
+        self._warnings = await check_published_key(self._resolver, signer.domain, signer.selector, signer.public_key)
+        for warning in self._warnings:
+            outcome(log, logging.WARNING, "DKIM key of reports", reason=warning)
+
+    async def run(self) -> None:
+        """Build and send reports, for ever; without a sender there is nothing to do."""
+        if self._reporter is None:
+            await asyncio.Event().wait()
+        else:
+            await self._reporter.run()
+
+    def health(self) -> PartHealth:
+        """Whether reports are sent, and what receivers would not like about them."""
+        if self._reporter is None:
+            return PartHealth(PartState.LIMITED, "none is sent: [reports] from is not set, or reports are switched off")
+        if self._warnings:
+            return PartHealth(PartState.LIMITED, "; ".join(self._warnings))
+        return PartHealth(PartState.OK, f"sent as {self._config.reports.from_}")
 
 
 def build_reporter(
