@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHES = ("socketmap", "startup")
+BENCHES = ("socketmap", "startup", "maillog")
 
 
 def main(arguments: list[str]) -> int:

@@ -646,6 +646,11 @@ def test_plaintext_is_not_told_after_lines_were_lost(lost: str) -> None:
     assert outcomes([f"May  4 10:59:59 relay1 {lost}", line(delivery())], log) == []
     assert outcomes([line(delivery(queue_id="4D858216934"), at="May  4 11:00:09")], log) == [PLAIN]
     assert outcomes([f"May  4 11:00:09 relay1 app: {lost}", line(delivery(), at="May  4 11:00:09")], log) == [PLAIN]
+    many = [
+        "May  4 11:00:09 relay1 app: 3 messages seen",
+        line(delivery("d.example", queue_id="4D858216939"), at="May  4 11:00:09"),
+    ]
+    assert [session.recipient_domain for session in log.feed_all(many, NOW)] == ["d.example"]
     assert outcomes([f"x relay1 {lost}", line(delivery(delays="1/0/0/0"), at="May  4 11:00:09")], log) == [PLAIN]
 
 
@@ -715,6 +720,12 @@ def test_in_any_order_no_session_is_counted_twice(events: list[tuple[str, int, s
     assert all((session.seen is Seen.FAILURE) == (session.result_type is not None) for session in found)
 
 
+@given(st.lists(st.tuples(FRAGMENTS, st.sampled_from(["postfix/smtp", TLSPROXY, "other"])), max_size=20))
+def test_a_batch_is_its_lines(events: list[tuple[str, str]]) -> None:
+    lines = [line(text, tag=tag) for text, tag in events]
+    assert reader(from_start=False).feed_all(lines, NOW) == feed(lines, reader(from_start=False))
+
+
 @given(st.text(max_size=200), st.integers(0, 150))
 def test_any_text_yields_nothing_or_sessions(text: str, cut: int) -> None:
     log = reader()
@@ -740,6 +751,8 @@ def test_result_types_are_those_of_the_rfc() -> None:
         ("Feb 29 12:00:00", "2027-03-04T12:00:00", "UTC", None),  # in none of the years that it can be
         ("Nov 21 23:11:44", "2026-11-22T05:00:00", "America/New_York", "2026-11-22T04:11:44"),
         ("Jan  1 00:30:00", "2026-12-31T23:45:00", "Europe/Berlin", "2026-12-31T23:30:00"),
+        ("May  4 11:00:60", "2026-05-04T12:00:00", "UTC", "2026-05-04T11:01:00"),  # a leap second
+        ("May  4 11:00:61", "2026-05-04T12:00:00", "UTC", None),
         ("Oct 25 02:30:00", "2026-10-25T00:30:01", "Europe/Berlin", "2026-10-25T00:30:00"),  # the hour that is there
         ("Oct 25 02:30:00", "2026-10-25T01:30:01", "Europe/Berlin", "2026-10-25T01:30:00"),  # twice
         ("2026-05-04T11:00:00.123456+02:00", "2026-05-04T12:00:00", "UTC", "2026-05-04T09:00:00.123456"),
@@ -763,3 +776,10 @@ def test_time_moves_on_whatever_the_stamps_say() -> None:
     found = [log.feed(line(report(), at=at), NOW) for at in stamps]
     assert [len(sessions) for sessions in found] == [1, 1, 0, 0, 0]
     assert found[0][0].at - found[1][0].at == timedelta(hours=1)
+
+
+def test_remembered_names_are_bounded() -> None:
+    log = reader()
+    for number in range(postfix_log.MAX_HOSTS + 5):
+        log.feed(line(report(domain=f"d{number}.example")), NOW)
+    assert len(log._hosts) <= postfix_log.MAX_HOSTS

@@ -17,6 +17,8 @@ MAX_LINE_LENGTH = 8192  # Postfix cuts its own lines at 2,000 and rsyslog at 8,0
 MAX_REASON_LENGTH = 100  # OpenSSL's longest text has 60
 TLSA_UNUSABLE_REASON = "all-TLSA-records-unusable"  # as Postfix 3.10 spells them in its TLSRPT lines
 HANDSHAKE_REASON = "tls-handshake-failure"
+_SAME_MINUTE = timedelta(days=180)  # later, the same stamp is of the next year
+_LEAP_SECOND = 60
 _FUTURE = timedelta(days=1)  # a classic stamp further ahead than a wrong clock explains is of the year before
 
 
@@ -128,8 +130,8 @@ _STAMP = (
 )
 _ANY_LINE = re.compile(_STAMP)
 _LOSS = re.compile(
-    _STAMP + r"\S{1,255} (?:systemd-journald(?:\[[0-9]{1,10}\])?: Suppressed "
-    r"|rsyslogd(?:\[[0-9]{1,10}\])?: imuxsock.{1,40}(?:begin to drop|lost))"
+    _STAMP + r"\S{1,255} (?:systemd-journald(?:\[[0-9]{1,10}\])?: Suppressed [0-9]{1,20} messages "
+    r"|rsyslogd(?:\[[0-9]{1,10}\])?: imuxsock.{1,40} messages )"
 )
 _HOST = r"(?P<host>[^\s\[\]]{1,255})\[(?P<address>[0-9A-Fa-f.:]{2,45})(?:%[0-9A-Za-z._-]{1,20})?\]"
 _ENDPOINT = _HOST + r":(?P<port>[0-9]{1,5})"
@@ -178,6 +180,7 @@ _TLS_STATUS = re.compile(
 )
 _NUMBERED = re.compile(r"num=(?P<number>[0-9]{1,5}):(?P<text>.*)")
 _EXTERNAL = re.compile(r"external policy failure \((?P<type>[a-z-]{1,60})\)")
+_WORDS = frozenset({"Anon", "Untr", "Trus", "Veri"})
 _NO_REASON_CHARACTER = re.compile(r"[^!-~]")
 
 _MONTHS = {
@@ -217,7 +220,7 @@ class LineParser:
             r"/(?P<program>smtp|tlsproxy))\[(?P<pid>[0-9]{1,10})\]: "
         )
         self._time_zone = time_zone
-        self._last_stamp = ("", datetime.min.replace(tzinfo=UTC))
+        self._last_stamp = self._last_minute = ("", datetime.min.replace(tzinfo=UTC))
 
     def parse(self, line: str, now: datetime) -> Line | None:
         """What the line says; None where it says nothing of TLS or deliveries, or is of another program."""
@@ -229,10 +232,11 @@ class LineParser:
         event = _parse_event(line.rstrip("\r\n"), header.end())
         if event is None:
             return None
-        at = self._parse_stamp(header["stamp"], header["classic"], now)
+        stamp, classic, service, program, process_id = header.groups()
+        at = self._parse_stamp(stamp, classic, now)
         if at is None:
             return None
-        return Line(at, header["service"], header["program"], int(header["pid"]), event)
+        return Line(at, service, program, int(process_id), event)
 
     def parse_time(self, line: str, now: datetime) -> datetime | None:
         """When any program's line was written; None where it has no time stamp that is understood."""
@@ -240,10 +244,24 @@ class LineParser:
         return self._parse_stamp(found["stamp"], found["classic"], now) if found else None
 
     def _parse_stamp(self, stamp: str, classic: str | None, now: datetime) -> datetime | None:
-        if stamp == self._last_stamp[0]:  # whole seconds repeat
+        if not classic:
+            return parse_iso(stamp, self._time_zone)
+        if stamp == self._last_stamp[0]:
             return self._last_stamp[1]
-        at = parse_classic(stamp, self._time_zone, now) if classic else parse_iso(stamp, self._time_zone)
-        if at is not None:
+        minute, at = self._last_minute
+        if minute != stamp[:12] or now - at > _SAME_MINUTE:
+            start = parse_classic(stamp[:13] + "00", self._time_zone, now)
+            if start is None:
+                return None
+            at = start
+            local = at.astimezone(self._time_zone)
+            if local.replace(fold=1 - local.fold).astimezone(UTC) == at:  # else this minute comes twice
+                self._last_minute = (stamp[:12], at)
+        seconds = int(stamp[13:15])
+        if seconds > _LEAP_SECOND:
+            return None
+        at += timedelta(seconds=seconds)
+        if stamp[:12] == self._last_minute[0]:
             self._last_stamp = (stamp, at)
         return at
 
@@ -265,26 +283,18 @@ def parse_classic(stamp: str, time_zone: tzinfo, now: datetime) -> datetime | No
     month = _MONTHS.get(stamp[:3])
     if month is None:
         return None
-    local = now.astimezone(time_zone)
-    found = None
-    for year in (local.year + 1, local.year, local.year - 1):
-        for fold in (1, 0):
-            try:
-                at = datetime(
-                    year,
-                    month,
-                    int(stamp[4:6]),
-                    int(stamp[7:9]),
-                    int(stamp[10:12]),
-                    int(stamp[13:15]),
-                    tzinfo=time_zone,
-                    fold=fold,
-                ).astimezone(UTC)
-            except (ValueError, OverflowError):  # 29 February in another year, or no date at all
-                continue
-            if at <= now + _FUTURE and (found is None or abs(now - at) < abs(now - found)):
-                found = at
-    return found
+    numbers = (int(stamp[4:6]), int(stamp[7:9]), int(stamp[10:12]), int(stamp[13:15]))
+    year = now.astimezone(time_zone).year
+    for candidate in (year + 1, year, year - 1):
+        try:
+            local = datetime(candidate, month, *numbers, tzinfo=time_zone)
+            times = {local.astimezone(UTC), local.replace(fold=1).astimezone(UTC)}
+        except (ValueError, OverflowError):  # 29 February in another year, or no date at all
+            continue
+        past = [at for at in times if at <= now + _FUTURE]
+        if past:
+            return min(past, key=lambda at: abs(now - at))
+    return None
 
 
 def parse_host(text: str) -> Domain | None:
@@ -309,10 +319,14 @@ def _parse_event(line: str, start: int) -> Event | None:
     if first == "SSL_":
         found = _HANDSHAKE.match(line, start)
         return HandshakeFailed(_endpoint(found)) if found else None
+    if first in _WORDS:
+        found = _ESTABLISHED.match(line, start)
+        if found is None:
+            return None
+        word, how, host, address, port = found.groups()
+        return TlsEstablished(Endpoint(host.lower(), address.lower(), int(port)), word, how == "reused")
     if found := _DELIVERY.match(line, start):
         return _delivery(found)
-    if found := _ESTABLISHED.match(line, start):
-        return TlsEstablished(_endpoint(found), found["word"], found["how"] == "reused")
     if found := _CHAIN.match(line, start):
         return ChainFailed(_endpoint(found), *_chain_failure(found["why"]))
     if found := _REMARK.match(line, start):
@@ -367,17 +381,17 @@ def _reason(text: str) -> str:
 
 
 def _delivery(found: re.Match[str]) -> Delivery:
-    text = found["text"] or ""
+    queue_id, domain, _, host, address, port, _, use, setup, c, d, tls, status, text = found.groups()
     return Delivery(
-        queue_id=found["queue_id"],
-        recipient_domain=found["domain"] or "",
-        endpoint=None if found["elsewhere"] else _endpoint(found),
-        conn_use=int(found["use"] or 1),
-        setup=found["setup"],
-        seconds=_seconds(found["c"]) + _seconds(found["d"]),
-        tls=_tls_status(found["tls"]) if found["tls"] else None,
-        status=found["status"],
-        text=text.removesuffix(")"),
+        queue_id,
+        domain or "",
+        Endpoint(host.lower(), address.lower(), int(port)) if host else None,
+        int(use) if use else 1,
+        setup,
+        _seconds(c) + _seconds(d),
+        _tls_status(tls) if tls else None,
+        status,
+        text.removesuffix(")") if text else "",
     )
 
 
