@@ -134,11 +134,14 @@ class SessionIntake:
             # Each failed refresh counts once, not with each session.
             self.counters.add([count for count in counts if _is_refresh(count)], day, 1)
             self._facts.refreshes_told(whole.recipient_domain)
+        unverified = any(count.unverified for count in own)
+        if not unverified and not (joins and whole is session):
+            return
         counted = Provisional(whole, replace(known, refresh_failures=()), own, day, times, self._clock.monotonic())
-        if any(count.unverified for count in own):
+        if unverified:
             counted.until += VERIFIED_WITHIN.total_seconds()
             self._pending.add(counted)
-        elif joins and whole is session:
+        else:
             counted.until += DETAIL_WITHIN.total_seconds()
             self._details.wait(counted)
 
