@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from stsguard.cli import main
 from stsguard.cli.lint import MAX_POLICY_BYTES
+from stsguard.core.tlsrpt_report import compress, to_json
+from tests.reports import EXPIRED, STS, TLSA, report, row
 
 POLICY = b"version: STSv1\nmode: enforce\nmx: mx.example.com\nmx: *.example.net\nmax_age: 604800\n"
 
@@ -207,6 +210,74 @@ def test_match(pattern: str, host: str, code: int, shown: str) -> None:
     assert found["valid"] is ("error: " not in result.output)
 
 
+# report
+
+REPORT = report(row(STS, 10, 2, {EXPIRED: 2}), row(TLSA, 1))
+
+
+@pytest.mark.parametrize("data", [to_json(REPORT), compress(to_json(REPORT))])
+def test_good_report(tmp_path: Path, data: bytes) -> None:
+    file = tmp_path / "report"
+    file.write_bytes(data)
+    result = lint("report", str(file))
+    assert result.exit_code == 0
+    assert result.output == (
+        "TLS report: valid\n"
+        "  organization Example Inc.\n"
+        f"  report_id    {REPORT.report_id}\n"
+        "  start        2026-11-21T00:00:00+00:00\n"
+        "  end          2026-11-21T23:59:59+00:00\n"
+        "  successes    11\n"
+        "  failures     2\n"
+        "  policies     sts example.net: 10 successful, 2 failed, 1 details\n"
+        "               tlsa mx.example.net: 1 successful, 0 failed, 0 details\n"
+    )
+
+
+def test_good_report_as_json() -> None:
+    result = lint("report", "-", "--json", stdin=to_json(REPORT))
+    found = json.loads(result.output)
+    assert result.exit_code == 0
+    assert (found["valid"], found["errors"], found["warnings"]) == (True, [], [])
+    assert (found["successes"], found["failures"], found["report_id"]) == (11, 2, REPORT.report_id)
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"", "not JSON"),
+        (to_json(REPORT).replace(b'["*.mail.example.net"]', b'"*.mail.example.net"'), "mx-host: not an array"),
+        (compress(to_json(REPORT))[:-1], "the gzip file is cut off"),
+    ],
+)
+def test_bad_report(data: bytes, error: str) -> None:
+    result = lint("report", "-", stdin=data)
+    assert result.exit_code == 1
+    assert result.output.startswith("TLS report: INVALID\n")
+    assert error in result.output
+    found = json.loads(lint("report", "-", "--json", stdin=data).output)
+    assert found["valid"] is False
+    assert set(found) == set(json.loads(lint("report", "-", "--json", stdin=to_json(REPORT)).output))
+
+
+def test_warnings_leave_a_report_valid() -> None:
+    result = lint("report", "-", stdin=to_json(REPORT).replace(b"certificate-expired", b"certificate-odd"))
+    assert result.exit_code == 0
+    assert "warning: policies[0].failure-details[0].result-type: 'certificate-odd'" in result.output
+
+
+def test_a_reports_text_does_not_reach_the_terminal() -> None:
+    hostile = replace(REPORT, organization="\x1b[2J" + "x" * 1000)
+    output = lint("report", "-", stdin=to_json(hostile)).output
+    assert "\x1b" not in output
+    assert max(map(len, output.splitlines())) < 400
+
+
+def test_unreadable_report_is_wrong_usage(tmp_path: Path) -> None:
+    assert lint("report", str(tmp_path / "absent")).exit_code == 2
+    assert lint("report", str(tmp_path)).exit_code == 2
+
+
 # usage
 
 
@@ -214,6 +285,7 @@ def test_match(pattern: str, host: str, code: int, shown: str) -> None:
     "arguments",
     [
         ["policy"],
+        ["report"],
         ["record", "sts"],
         ["record", "spf", "v=spf1"],
         ["match", "*.example.com"],
@@ -227,7 +299,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
 
 def test_help_names_the_commands() -> None:
     output = lint("--help").output
-    assert all(name in output for name in ("policy", "record", "match"))
+    assert all(name in output for name in ("policy", "record", "report", "match"))
 
 
 # the process

@@ -12,12 +12,14 @@ import jsonschema
 import pytest
 from hypothesis import given
 
-from stsguard.core.errors import ResultType
+from stsguard.core.errors import ReportInvalid, ResultType
 from stsguard.core.session import AppliedPolicy, CounterRow, FailureDetail, PolicyType
 from stsguard.core.tlsrpt_report import (
     MAX_DETAILS,
+    MAX_REPORT_BYTES,
     build_report,
     compress,
+    decompress,
     filename,
     parse_report,
     read_report,
@@ -417,3 +419,25 @@ def test_gzip_holds_no_time_and_no_name() -> None:
     assert gzip.decompress(packed) == b"{}"
     assert packed[3] == 0  # RFC 1952 §2.3: FLG, no FNAME
     assert packed[4:8] == bytes(4)  # MTIME
+
+
+def test_gzip_is_read_back_to_a_bound() -> None:
+    data = to_json(report(row(STS, 1)))
+    assert decompress(compress(data)) == data
+    assert len(decompress(gzip.compress(bytes(MAX_REPORT_BYTES)))) == MAX_REPORT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("packed", "why"),
+    [
+        (b"", "cut off"),
+        (b"{}", "not gzip"),
+        (compress(b"{}")[:-1], "cut off"),
+        (compress(b"{}")[:-8] + bytes(8), "not gzip"),
+        (compress(b"{}") * 2, "something follows"),
+        (gzip.compress(bytes(MAX_REPORT_BYTES + 1)), "more than"),
+    ],
+)
+def test_what_is_not_one_gzip_file(packed: bytes, why: str) -> None:
+    with pytest.raises(ReportInvalid, match=why):
+        decompress(packed)

@@ -12,11 +12,13 @@ import click
 
 from stsguard.cli.options import json_option
 from stsguard.core import mtasts, tlsrpt_record
-from stsguard.core.errors import PolicyInvalid, RecordInvalid
+from stsguard.core.errors import PolicyInvalid, RecordInvalid, ReportInvalid
 from stsguard.names import Domain, NameInvalid
 
 MAX_POLICY_BYTES = 65_536  # RFC 8461 §3.3: a sender may stop reading there
 _DAY_SECONDS = 86_400
+_GZIP = b"\x1f\x8b"  # RFC 1952 §2.3.1
+_MAX_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,10 @@ class Verdict:
     def as_text(self) -> str:
         """For a person: the verdict, the parsed form, then what is wrong or strange, one line each."""
         lines = [f"{self.title}: {'INVALID' if self.errors else 'valid'}"]
+        width = max([9, *(len(name) + 1 for name in self.parsed)])
         for name, value in self.parsed.items():
             shown = value if isinstance(value, list) else [self.notes.get(name, value)]
-            lines += [f"  {'' if at else name:9}{one}" for at, one in enumerate(shown) if one is not None]
+            lines += [f"  {'' if at else name:{width}}{one}" for at, one in enumerate(shown) if one is not None]
         lines += [f"error: {text}" for text in self.errors]
         lines += [f"warning: {text}" for text in self.warnings]
         return "\n".join(lines)
@@ -47,7 +50,7 @@ class Verdict:
 
 @click.group()
 def lint() -> None:
-    """Check a policy, a TXT record or an MX pattern offline."""
+    """Check a policy, a TXT record, a report or an MX pattern offline."""
 
 
 @lint.command(short_help="A policy file.")
@@ -69,6 +72,20 @@ def policy(file: BinaryIO, as_json: bool) -> None:
 def record(kind: str, text: str, as_json: bool) -> None:
     """Check TEXT as the TXT record at _mta-sts (sts) or _smtp._tls (tlsrpt), its strings joined."""
     _finish(judge_sts_record(text) if kind == "sts" else judge_tlsrpt_record(text), as_json)
+
+
+@lint.command(short_help="A TLS report.")
+@click.argument("file", type=click.File("rb"))
+@json_option
+def report(file: BinaryIO, as_json: bool) -> None:
+    """Check the report in FILE (- for standard input), JSON or gzip, strictly by RFC 8460."""
+    from stsguard.core.tlsrpt_report import MAX_REPORT_BYTES
+
+    try:
+        data = file.read(MAX_REPORT_BYTES + 1)
+    except OSError as exc:
+        raise click.UsageError(f"{file.name}: {exc.strerror}") from exc
+    _finish(judge_report(data), as_json)
 
 
 @lint.command(short_help="An mx pattern against a host name.")
@@ -119,6 +136,36 @@ def judge_tlsrpt_record(text: str) -> Verdict:
     return Verdict(title, {"rua": list(found.ruas)}, warnings=found.warnings)
 
 
+def judge_report(data: bytes) -> Verdict:
+    """A report (RFC 8460 §4.4), compressed or not."""
+    from stsguard.core.tlsrpt_report import decompress, read_report
+
+    title = "TLS report"
+    nothing: dict[str, object] = dict.fromkeys(("organization", "report_id", "start", "end", "successes", "failures"))
+    try:
+        reading = read_report(decompress(data) if data.startswith(_GZIP) else data)
+    except ReportInvalid as exc:
+        return Verdict(title, {**nothing, "policies": None}, errors=(str(exc),))
+    found = reading.report
+    if found is None:
+        return Verdict(title, {**nothing, "policies": None}, errors=reading.errors, warnings=reading.warnings)
+    parsed: dict[str, object] = {
+        "organization": found.organization,
+        "report_id": found.report_id,
+        "start": found.start_at.isoformat(),
+        "end": found.end_at.isoformat(),
+        "successes": found.successes,
+        "failures": found.failures,
+        "policies": [
+            f"{result.policy.policy_type} {result.policy.policy_domain}: "
+            f"{result.successes} successful, {result.failures} failed, {len(result.details)} details"
+            for result in found.policies
+        ],
+    }
+    notes = {name: _printable(text) for name, text in parsed.items() if isinstance(text, str)}
+    return Verdict(title, parsed, warnings=reading.warnings, notes=notes)
+
+
 def judge_match(pattern: str, host: str) -> Verdict:
     """An `mx` value and an MX host (RFC 8461 §4.1); the host in any form, the pattern as a policy has to have it."""
     title = "MX pattern and host"
@@ -132,6 +179,11 @@ def judge_match(pattern: str, host: str) -> Verdict:
     found = mtasts.mx_matches(mx_pattern, mx_hostname)
     note = f"{'yes' if found else 'no'}: {mx_pattern} {'permits' if found else 'does not permit'} {mx_hostname}"
     return Verdict(title, {"match": found}, notes={"match": note})
+
+
+def _printable(text: str) -> str:
+    """Text of strangers, for a terminal."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)[:_MAX_SHOWN]
 
 
 def _in_days(seconds: int) -> str:

@@ -16,7 +16,7 @@ COMMANDS = {
     "cache": ("cache", "cache", "List, show, refresh, forget the daemon's policies."),
     "report": ("report", "report", "Our own RFC 8460 reports: list, show, build, send."),
     "status": ("status", "status", "Show whether the daemon is well."),
-    "lint": ("lint", "lint", "Check a policy, a TXT record or an MX pattern offline."),
+    "lint": ("lint", "lint", "Check a policy, a TXT record, a report or an MX pattern offline."),
     "config": ("config", "config", "Check the configuration file, show the values in force."),
     "db": ("db", "db", "Migrate the database."),
     "postfix": ("postfix", "postfix", "Print what to add to the Postfix found here, and what is wrong with it."),

@@ -9,17 +9,20 @@ import gzip
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 
+from stsguard.core.errors import ReportInvalid
 from stsguard.core.session import CounterRow, FailureDetail
 from stsguard.core.tlsrpt_report_merge import MAX_DETAILS, merge
 from stsguard.core.tlsrpt_report_model import PolicyResult, Report, contact_domain
-from stsguard.core.tlsrpt_report_reader import Reading, parse_report, read_report
+from stsguard.core.tlsrpt_report_reader import MAX_REPORT_BYTES, Reading, parse_report, read_report
 from stsguard.names import Domain, NameInvalid
 
 __all__ = [
     "MAX_DETAILS",
+    "MAX_REPORT_BYTES",
     "MEDIA_TYPE_GZIP",
     "MEDIA_TYPE_JSON",
     "PolicyResult",
@@ -27,6 +30,7 @@ __all__ = [
     "Report",
     "build_report",
     "compress",
+    "decompress",
     "filename",
     "parse_report",
     "read_report",
@@ -96,6 +100,26 @@ def to_json(report: Report) -> bytes:
 def compress(report_json: bytes) -> bytes:
     """gzip without a time or a name, so that every attempt at delivery sends the same octets (RFC 8460 §5.2)."""
     return gzip.compress(report_json, mtime=0)
+
+
+def decompress(packed: bytes) -> bytes:
+    """What is in one gzip member, up to a bound.
+
+    Raises:
+        ReportInvalid: it is none, it is cut off, it holds more than `MAX_REPORT_BYTES`, or something follows it.
+    """
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        data = unpacking.decompress(packed, MAX_REPORT_BYTES)
+    except zlib.error as exc:
+        raise ReportInvalid(f"not gzip: {exc}") from exc
+    if unpacking.unconsumed_tail:
+        raise ReportInvalid(f"more than {MAX_REPORT_BYTES} bytes, uncompressed")
+    if not unpacking.eof:
+        raise ReportInvalid("the gzip file is cut off")
+    if unpacking.unused_data:
+        raise ReportInvalid("something follows the end of the gzip file")
+    return data
 
 
 def filename(report: Report, domain: Domain, *, compressed: bool = True) -> str:
