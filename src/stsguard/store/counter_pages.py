@@ -9,7 +9,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, select, tuple_
+from sqlalchemy import Connection, Integer, Row, Select, Tuple, bindparam, select, tuple_
 
 from stsguard.core.counter_text import CounterTextInvalid, parse_detail_text, parse_policy_text
 from stsguard.core.session import AppliedPolicy, CounterRow, FailureDetail
@@ -33,9 +33,40 @@ class CounterKey(NamedTuple):
     for_mx_host: bool
 
 
+_START = CounterKey("", b"", "", False)  # before every other
 _KEY = CounterKey._fields
-_COUNTER_KEY = tuple_(*(_COUNTERS[name] for name in _KEY))
-_DETAIL_KEY = tuple_(*(_DETAILS[name] for name in _KEY))
+
+
+def _bound(name: str, parts: Sequence[str] = _KEY) -> Tuple:
+    """A key whose parts are given when the query is run, as `name`_`part`."""
+    return tuple_(*(bindparam(f"{name}_{part}", type_=_COUNTERS[part].type) for part in parts))
+
+
+def _values(name: str, key: CounterKey) -> dict[str, object]:
+    return {f"{name}_{part}": value for part, value in key._asdict().items()}
+
+
+# Built once: for one report after the other that would take longer than to run them.
+_COUNTERS_OF_DAY = (
+    select(session_counters, report_policies.c.policy)
+    .outerjoin(report_policies, report_policies.c.policy_key == _COUNTERS.policy_key)
+    .where(_COUNTERS.day == bindparam("on"))
+    .order_by(*(_COUNTERS[part] for part in _KEY))
+    .limit(bindparam("rows", type_=Integer))
+)
+_PAGE = _COUNTERS_OF_DAY.where(_bound("after") < tuple_(*(_COUNTERS[part] for part in _KEY)))
+# By what follows the domain in the key: SQLite would use the comparison of the whole, and read the day to its end.
+_PAGE_OF_DOMAIN = _COUNTERS_OF_DAY.where(
+    _COUNTERS.report_domain == bindparam("after_report_domain"),
+    _bound("after", _KEY[1:]) < tuple_(*(_COUNTERS[part] for part in _KEY[1:])),
+)
+_DETAILS_OF_PAGE: Select[Any] = (
+    select(*(_DETAILS[part] for part in _KEY), _DETAILS.detail, _DETAILS.sessions)
+    .where(_DETAILS.day == bindparam("on"))
+    .where(tuple_(*(_DETAILS[part] for part in _KEY)).between(_bound("first"), _bound("last")))
+    .order_by(*(_DETAILS[part] for part in _KEY), _DETAILS.detail_key)
+)
+_BOUNDED_DETAILS_OF_PAGE = _DETAILS_OF_PAGE.limit(bindparam("details", type_=Integer))
 
 
 @dataclass(slots=True)
@@ -68,23 +99,17 @@ class CounterPages:
 
     def load(self, day: date, report_domain: str | None, after: CounterKey | None) -> CounterPage:
         """The next counters of `day` after the key `after`, those of `report_domain` alone where one is given."""
-        query = (
-            select(session_counters, report_policies.c.policy)
-            .outerjoin(report_policies, report_policies.c.policy_key == _COUNTERS.policy_key)
-            .where(_COUNTERS.day == day.isoformat())
-            .order_by(*(_COUNTERS[name] for name in _KEY))
-            .limit(PAGE_ROWS)
-        )
-        if report_domain is not None:
-            query = query.where(_COUNTERS.report_domain == report_domain)
-        if after is not None:
-            query = query.where(tuple_(*after) < _COUNTER_KEY)
+        query = _PAGE if report_domain is None else _PAGE_OF_DOMAIN
+        after = after or _START._replace(report_domain=report_domain or "")
+        values = {"on": day.isoformat(), "rows": PAGE_ROWS, **_values("after", after)}
         with self._database.scanning() as connection:
-            rows = connection.execute(query).all()
+            rows: Sequence[Row[Any]] = connection.execute(query, values).all()
             if not rows:
                 return CounterPage()
+            found = len(rows)
             rows, details = _with_details(connection, day, rows)
-        page = CounterPage(last=_key(rows[-1]))
+        at_end = found < PAGE_ROWS and len(rows) == found
+        page = CounterPage(last=None if at_end else _key(rows[-1]))
         for row in rows:
             try:
                 counter = self._read(day, row, details.get(_key(row), ()))
@@ -137,15 +162,11 @@ def _with_details(
     connection: Connection, day: date, rows: Sequence[Row[Any]]
 ) -> tuple[Sequence[Row[Any]], Mapping[CounterKey, Sequence[tuple[str, int]]]]:
     """As many of the rows, from the first on, as have a bounded number of details, and those."""
-    query: Select[Any] = (
-        select(*(_DETAILS[name] for name in _KEY), _DETAILS.detail, _DETAILS.sessions)
-        .where(_DETAILS.day == day.isoformat())
-        .where(_DETAIL_KEY.between(tuple_(*_key(rows[0])), tuple_(*_key(rows[-1]))))
-        .order_by(*(_DETAILS[name] for name in _KEY), _DETAILS.detail_key)
-    )
+    values = {"on": day.isoformat(), **_values("first", _key(rows[0])), **_values("last", _key(rows[-1]))}
+    bounded = {**values, "details": PAGE_DETAILS}
     found: dict[CounterKey, list[tuple[str, int]]] = {}
     seen = 0
-    for row in connection.execution_options(yield_per=1000).execute(query.limit(PAGE_DETAILS)):
+    for row in connection.execute(_BOUNDED_DETAILS_OF_PAGE, bounded):
         found.setdefault(_key(row), []).append((row.detail, row.sessions))
         seen += 1
     if seen < PAGE_DETAILS:
@@ -156,5 +177,5 @@ def _with_details(
     if before:
         return before, found
     first = _key(rows[0])
-    all_of_first = query.where(_DETAIL_KEY.in_([first]))
-    return rows[:1], {first: [(row.detail, row.sessions) for row in connection.execute(all_of_first)]}
+    alone = {"on": day.isoformat(), **_values("first", first), **_values("last", first)}
+    return rows[:1], {first: [(row.detail, row.sessions) for row in connection.execute(_DETAILS_OF_PAGE, alone)]}

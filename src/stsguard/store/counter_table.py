@@ -30,7 +30,7 @@ from stsguard.store.database import Database
 from stsguard.store.flush import Flush
 from stsguard.store.schema import counter_flushes, log_positions, report_policies, session_counters, session_details
 
-POLICIES_IN_MEMORY = 1000  # of up to 64 KiB each
+POLICIES_IN_MEMORY = 16 * 2**20  # characters: a policy may have 64 KiB, and mostly has 300
 DETAILS_IN_MEMORY = 10_000
 PARAMETERS = 500  # in one IN (…); SQLite's own limit was 999 for long
 _COUNTERS, _DETAILS = session_counters.c, session_details.c
@@ -56,14 +56,8 @@ class _Placed(NamedTuple):
 
     day: str
     row: CounterRow
+    policy: AppliedPolicy
     policy_key: bytes
-    policy_text: str
-
-
-@lru_cache(maxsize=POLICIES_IN_MEMORY)
-def _policy(policy: AppliedPolicy) -> tuple[bytes, str]:
-    text = policy_text(policy)
-    return text_key(text), text
 
 
 @lru_cache(maxsize=DETAILS_IN_MEMORY)
@@ -82,6 +76,9 @@ class CounterTable:
         self._database = database
         self._policies = CounterBound(MAX_POLICIES, count=_count_policies, known=_known_policies)
         self._details = CounterBound(MAX_DETAILS, count=_count_details, known=_known_details)
+        self._keys: dict[AppliedPolicy, bytes] = {}
+        self._characters = 0
+        self._stored_for: dict[bytes, str] = {}  # policies on disk, and the last day for which
 
     def last_flush(self, writer: str, today: date) -> int:
         """The number of the last flush of `writer` that was written, 0 for none. One that a server is still busy
@@ -99,7 +96,7 @@ class CounterTable:
     def add(self, rows: Sequence[CounterRow], positions: Mapping[str, str], flush: Flush) -> None:
         """Add `rows`, replace `positions`, and note that `flush` is written."""
         with self._database.writing() as connection:
-            self._add_rows(connection, rows)
+            stored = self._add_rows(connection, rows)
             if positions:
                 statement = _insert(connection, log_positions)
                 statement = statement.on_conflict_do_update(
@@ -113,36 +110,53 @@ class CounterTable:
                 index_elements=["writer"],
                 set_={"number": statement.excluded.number, "last_day": statement.excluded.last_day},
             )
-            connection.execute(
-                statement, [{"writer": flush.writer, "number": flush.number, "last_day": flush.on.isoformat()}]
-            )
+            values = {"writer": flush.writer, "number": flush.number, "last_day": flush.on.isoformat()}
+            connection.execute(statement, [values])
+        self._stored_for.update(stored)
 
-    def _add_rows(self, connection: Connection, rows: Iterable[CounterRow]) -> None:
+    def _key_of(self, policy: AppliedPolicy) -> bytes:
+        key = self._keys.get(policy)
+        if key is None:
+            text = policy_text(policy)
+            if self._characters > POLICIES_IN_MEMORY:
+                self._forget()
+            self._characters += len(text)
+            key = self._keys[policy] = text_key(text)
+        return key
+
+    def _forget(self) -> None:
+        self._keys.clear()
+        self._stored_for.clear()
+        self._characters = 0
+
+    def _add_rows(self, connection: Connection, rows: Iterable[CounterRow]) -> dict[bytes, str]:
+        """Add these; the policies that were stored with them, and for which day."""
         placed = self._with_room_for_policy(connection, rows)
-        texts: dict[bytes, dict[str, object]] = {}
+        new: dict[bytes, _Placed] = {}
         for each in placed:
-            last = texts.get(each.policy_key)
-            if last is None or str(last["last_day"]) < each.day:
-                texts[each.policy_key] = {
-                    "policy_key": each.policy_key,
-                    "policy": each.policy_text,
-                    "last_day": each.day,
-                }
+            last = new[each.policy_key].day if each.policy_key in new else self._stored_for.get(each.policy_key, "")
+            if last < each.day:
+                new[each.policy_key] = each
+        policies = [
+            {"policy_key": key, "policy": policy_text(new[key].policy), "last_day": new[key].day} for key in sorted(new)
+        ]
         details = self._details_of(connection, [each for each in placed if each.row.details])
-        _add(connection, report_policies, [texts[key] for key in sorted(texts)])
+        _add(connection, report_policies, policies)
         _add(connection, session_counters, sorted(map(_counter, placed), key=_order))
         _add(connection, session_details, sorted(details, key=_order))
+        return {key: each.day for key, each in new.items()}
 
     def _with_room_for_policy(self, connection: Connection, rows: Iterable[CounterRow]) -> list[_Placed]:
-        placed = [_Placed(row.day.isoformat(), row, *_policy(row.policy)) for row in rows]
+        placed = [_Placed(row.day.isoformat(), row, row.policy, self._key_of(row.policy)) for row in rows]
         wanted: defaultdict[_DayDomain, set[bytes]] = defaultdict(set)
         for each in placed:
             wanted[_DayDomain(each.day, each.row.report_domain)].add(each.policy_key)
         refused = self._policies.refused(connection, wanted)
         if refused:
-            for index, (day, row, key, _) in enumerate(placed):
+            for index, (day, row, _, key) in enumerate(placed):
                 if (_DayDomain(day, row.report_domain), key) in refused:
-                    placed[index] = _Placed(day, row, *_policy(remainder_policy(row.report_domain, row.policy)))
+                    policy = remainder_policy(row.report_domain, row.policy)
+                    placed[index] = _Placed(day, row, policy, self._key_of(policy))
         return placed
 
     def _details_of(self, connection: Connection, placed: Sequence[_Placed]) -> list[dict[str, object]]:
@@ -186,6 +200,7 @@ class CounterTable:
 
     def delete_unused(self, before: date) -> None:
         """Delete what only days before `before` needed."""
+        self._forget()
         with self._database.writing() as connection:
             for table in (report_policies, counter_flushes):
                 connection.execute(delete(table).where(table.c.last_day < before.isoformat()))
