@@ -378,8 +378,8 @@ async def test_batches_of_a_file(path: Path) -> None:
         assert (await asyncio.wait_for(pending, LIMIT_SECONDS)).lines == ("a",)
 
 
-# The journal. No journald runs in a container, so journalctl is a fake here: a script that writes what the real one
-# writes, as far as its options are concerned with what is followed.
+# The journal. journald wants to be the system's own, so journalctl is a fake here: a script that writes what the real
+# one writes for the options that it is called with.
 
 FAKE = """
 import json, sys, time
