@@ -11,3 +11,4 @@ def test_benches_run() -> None:
     assert done.returncode == 0, done.stderr
     assert "of reference" in done.stdout
     assert "bare uvloop server" in done.stdout
+    assert "a day of 40,000 sessions over 500 domains" in done.stdout
