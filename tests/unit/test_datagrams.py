@@ -14,6 +14,8 @@ from stsguard.outbound import datagrams as module
 from stsguard.outbound.datagrams import (
     MAX_KEPT,
     MAX_KEPT_BYTES,
+    MERGE_FROM,
+    MERGE_SLICE,
     SLICE,
     DatagramPump,
     DatagramTally,
@@ -162,3 +164,31 @@ def test_nothing_is_lost_or_counted_twice_on_the_way(arrived: list[bytes]) -> No
         return pumped.taken
 
     assert asyncio.run(work()) == Counter(arrived)
+
+
+async def test_flood_of_one_kind_is_merged_before_it_is_counted() -> None:
+    pumped = Pumped()
+    kinds = [
+        b'{"d":"%s","policies":[{"f":0}],"x":%d}' % (name, n) for name in (b"a.b", b"c.d") for n in range(MERGE_FROM)
+    ]
+    for datagram in [*kinds, b"rubbish", b"rubbish"]:
+        pumped.tally.add(datagram)
+    await pumped.pump.flush()
+    assert sorted(pumped.taken.values()) == [2, MERGE_FROM, MERGE_FROM]
+    assert set(pumped.taken) < {*kinds, b"rubbish"}
+    assert len([call for call in pumped.calls if call != "resume"]) == 1
+
+
+@pytest.mark.parametrize("count", [3 * SLICE, MERGE_FROM + 2 * MERGE_SLICE])
+async def test_nothing_is_lost_when_the_pump_is_stopped_in_the_middle(count: int) -> None:
+    pumped = Pumped()
+    for number in range(count):
+        pumped.tally.add(b"%d" % number)
+    task = asyncio.create_task(pumped.pump.flush())
+    for _ in range(2):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert pumped.taken.total() < count
+    await pumped.pump.flush()
+    assert pumped.taken.total() == len(pumped.taken) == count
