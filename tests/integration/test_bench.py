@@ -12,3 +12,4 @@ def test_benches_run() -> None:
     assert "of reference" in done.stdout
     assert "bare uvloop server" in done.stdout
     assert "a day of 40,000 sessions over 500 domains" in done.stdout
+    assert "datagrams without loss" in done.stdout
