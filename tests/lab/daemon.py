@@ -19,6 +19,7 @@ LOG_SHOWN = 1_500  # characters of its log in an error message
 
 Value = str | int | bool | list[str]
 Settings = Mapping[str, Mapping[str, Value]]
+Sessions = Sequence[Mapping[str, str]]
 
 
 class Stsguard:
@@ -34,6 +35,7 @@ class Stsguard:
         ca_file: Path,
         overrides: str = "",
         settings: Settings | None = None,
+        sessions: Sessions = (),
     ) -> None:
         """Describe it; nothing runs before `start`.
 
@@ -44,6 +46,7 @@ class Stsguard:
             ca_file: what it trusts, inside the lab.
             overrides: the text of the override file.
             settings: more configuration by section; it wins.
+            sessions: its [[sessions]]; without any it hears of none.
         """
         self._namespace = namespace
         self.name = name
@@ -53,6 +56,8 @@ class Stsguard:
         self._ca_file = ca_file
         self._overrides = overrides
         self._settings = settings or {}
+        # Without a path of its own it would take the default, which belongs to this system's Postfix.
+        self._sessions = sessions or ({"tlsrpt_socket": str(self.directory / "tlsrpt.sock")},)
         self._program: Program | None = None
 
     @property
@@ -78,7 +83,7 @@ class Stsguard:
         """
         outside = self._namespace.outside(self.directory)
         outside.mkdir(exist_ok=True)
-        self._namespace.outside(self.config_file).write_text(_toml(self._configuration()))
+        self._namespace.outside(self.config_file).write_text(_toml(self._configuration(), self._sessions))
         (outside / "overrides.toml").write_text(self._overrides)
         before = len(self.log())
         with (outside / "log").open("ab") as log:
@@ -198,10 +203,12 @@ class Stsguard:
         return configuration
 
 
-def _toml(configuration: Mapping[str, Mapping[str, Value]]) -> str:
+def _toml(configuration: Mapping[str, Mapping[str, Value]], sessions: Sessions) -> str:
     # A JSON string, number, boolean or list of strings is the same in TOML.
     lines = []
-    for section, values in configuration.items():
-        lines.append(f"[{section}]")
+    sections: list[tuple[str, Mapping[str, Value]]] = [(f"[{name}]", values) for name, values in configuration.items()]
+    sections += [("[[sessions]]", values) for values in sessions]
+    for heading, values in sections:
+        lines.append(heading)
         lines += [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"

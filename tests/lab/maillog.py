@@ -15,7 +15,7 @@ from tests.lab.namespace import LabFailed
 
 FOLLOW_SECONDS = 0.01
 ATTEMPT_LIMIT_SECONDS = 90.0  # DNS that never answers takes Postfix 20 s, on a busy machine more
-_LINE = re.compile(r"postfix/(?P<program>[a-z]+)\[(?P<process>\d+)\]: (?P<text>.*)")
+_LINE = re.compile(r" [\w-]+/(?P<program>[a-z]+)\[(?P<process>\d+)\]: (?P<text>.*)")
 _STATUS = re.compile(
     r"(?P<queue_id>\w+): to=<[^>]*>, (?:orig_to=<[^>]*>, )?relay=(?P<relay>[^,]+), .*dsn=(?P<dsn>[\d.]+), "
     r"status=(?P<status>\w+) \((?P<text>.*)\)$"

@@ -10,7 +10,7 @@ from typing import assert_never
 from urllib.parse import urlencode
 
 from tests.lab.answers import answer_class
-from tests.lab.daemon import Settings, Stsguard
+from tests.lab.daemon import Sessions, Settings, Stsguard
 from tests.lab.lab import Lab
 from tests.lab.maillog import Outcome
 from tests.lab.namespace import LabFailed
@@ -136,8 +136,19 @@ def fulfils(demand: Demand, outcome: Outcome) -> bool:
 class Campaign:
     """Runs of scenarios in one lab. All worlds are published at once by `prepare`; runs may go on side by side."""
 
-    def __init__(self, lab: Lab, scenarios: Iterable[Scenario], versions: Iterable[Version]) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        scenarios: Iterable[Scenario],
+        versions: Iterable[Version],
+        *,
+        settings: Mapping[str, Settings] = SETTINGS,
+        sessions: Sessions = (),
+    ) -> None:
+        """Describe them. `settings` are those of each daemon by name, `sessions` is what the main one hears."""
         self._lab = lab
+        self._settings = settings
+        self._sessions = sessions
         self._versions = tuple(versions)
         self._worlds = {
             (scenario.name, version.postfix): World(lab, scenario, version.tag)
@@ -145,7 +156,7 @@ class Campaign:
             for version in self._versions
         }
         self._daemons: dict[str, Stsguard] = {}
-        self._locks = {name: asyncio.Lock() for name in SETTINGS}
+        self._locks = {name: asyncio.Lock() for name in settings}
 
     async def prepare(self) -> None:
         """Publish what all runs begin with."""
@@ -160,7 +171,7 @@ class Campaign:
             }
             if nexthops:
                 await self._lab.postfix[version.postfix].route(nexthops)
-        for number, name in enumerate(SETTINGS):
+        for number, name in enumerate(self._settings):
             self._daemons[name] = Stsguard(
                 self._lab.namespace,
                 name,
@@ -168,12 +179,17 @@ class Campaign:
                 queues=[self._lab.postfix[version.postfix].queue for version in self._versions],
                 ca_file=self._lab.ca_file,
                 overrides=self._overrides(name),
-                settings=SETTINGS[name],
+                settings=self._settings[name],
+                sessions=self._sessions if name == MAIN_DAEMON else (),
             )
 
     def daemon(self, name: str = MAIN_DAEMON) -> Stsguard:
         """An instance of the daemon; it runs once a scenario has needed it."""
         return self._daemons[name]
+
+    def world(self, scenario: str, postfix: str) -> World:
+        """The names of the run of this scenario on this Postfix."""
+        return self._worlds[scenario, postfix]
 
     async def start(self, daemon: str = MAIN_DAEMON) -> None:
         """Start an instance of the daemon before a run needs it."""
