@@ -2,7 +2,7 @@
 
 import pytest
 
-from stsguard.core.errors import FetchReason, LookupFailed, LookupReason, PolicyFetchFailed, ResultType
+from stsguard.core.errors import DeliveryFailed, FetchReason, LookupFailed, LookupReason, PolicyFetchFailed, ResultType
 
 WEBPKI = {
     "certificate-not-trusted",
@@ -37,3 +37,9 @@ def test_a_failed_lookup_names_its_question() -> None:
     assert str(LookupFailed(LookupReason.SERVFAIL, "example.com MX", "of 127.0.0.1")) == (
         "example.com MX: servfail (of 127.0.0.1)"
     )
+
+
+def test_a_failed_delivery_says_whether_to_try_again() -> None:
+    failed = DeliveryFailed(True, "450 try later")
+    assert (failed.temporary, failed.text, str(failed)) == (True, "450 try later", "450 try later")
+    assert not DeliveryFailed(False, "550 no").temporary
