@@ -166,6 +166,7 @@ async def test_another_line_end_or_fold_changes_nothing(tmp_path: Path) -> None:
         (pem(RSA_KEY, encryption=BestAvailableEncryption(b"x")), "no private key in PEM: Password was not given"),
         (pem(ec.generate_private_key(ec.SECP256R1())), "neither an RSA nor an Ed25519 key"),
     ],
+    ids=["empty", "nonsense", "short", "encrypted", "EC"],
 )
 def test_key_file_without_a_key(tmp_path: Path, content: bytes, why: str) -> None:
     with pytest.raises(OperatorError, match=why) as caught:
@@ -245,6 +246,7 @@ async def test_rfc6376_3_6_1_published_key(handler: Handler, expected: list[str]
         (published(ed25519.Ed25519PrivateKey.generate().public_key()), 2),
         (published(ED25519_KEY.public_key(), "p={p}"), 2),
     ],
+    ids=["ours", "another", "no kind"],
 )
 async def test_rfc8463_published_ed25519_key(record: str, expected: int) -> None:
     public_key = ED25519_KEY.public_key()

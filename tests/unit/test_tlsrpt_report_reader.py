@@ -130,7 +130,9 @@ def test_rfc8460_4_4_the_end_of_a_full_day(end: str) -> None:
 def test_several_errors_are_told_and_the_message_holds_the_first() -> None:
     data = changed((("organization-name",), 1), (("report-id",), 2), (("contact-info",), 3), (("policies",), 4))
     assert len(read_report(data).errors) == 4
-    with pytest.raises(ReportInvalid, match=r"^policies: not an array; organization-name: not a string; contact-info: [^;]*$"):
+    with pytest.raises(
+        ReportInvalid, match=r"^policies: not an array; organization-name: not a string; contact-info: [^;]*$"
+    ):
         parse_report(data)
 
 

@@ -117,7 +117,8 @@ class HttpsReportPoster:
                 return await self._post_to(address, endpoint, body, media_type)
             except (httpx.ConnectError, httpx.ConnectTimeout) as exc:  # nothing has been sent
                 failed = failed or DeliveryFailed(True, _one_line(f"{address} port {endpoint.port}: {_what(exc)}"))
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as exc:
+            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
+                # ValueError: h11 before 0.16 hands a Content-Length of any length to int(), which takes 4300 digits.
                 raise DeliveryFailed(True, _one_line(f"{address} port {endpoint.port}: {_what(exc)}")) from exc
         assert failed is not None  # noqa: S101 (there is at least one address)
         raise failed
