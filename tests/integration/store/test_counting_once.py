@@ -21,7 +21,7 @@ from stsguard.store.database import open_database, upgrade_database
 from stsguard.store.stores import Stores
 from stsguard.store.versions import MIGRATIONS, Migrations
 from tests.integration.store.conftest import OpenStore, OpenStores
-from tests.integration.store.counting import EXPIRED, UNTRUSTED, all_counters, row
+from tests.integration.store.counting import EXPIRED, UNTRUSTED, all_counters, ordered, row
 from tests.integration.store.examples import stored
 from tests.integration.store.postgres import Cluster
 
@@ -314,3 +314,53 @@ async def test_postgresql_of_the_schema_before_is_migrated_with_its_policies(
     assert found.record_id == "1"
     await stores.sessions.add_counters([row()], {})
     assert await all_counters(stores.sessions) == [row()]
+
+
+ODD_IN_SQLITE = [
+    ("UPDATE session_counters SET failures = 'many'", "a count is no number"),
+    ("UPDATE session_details SET sessions = 1.5", "a count is no number"),
+    ("UPDATE session_details SET detail = x'00'", "a detail is no text"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), ODD_IN_SQLITE)
+async def test_value_of_another_kind_in_sqlite_is_reported_and_left_out(
+    path: Path, new_stores: OpenStores, change: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores = await new_stores(f"sqlite:///{path}")
+    await stores.sessions.add_counters([row(bad=1, details={EXPIRED: 1})], {})
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(change)
+    with caplog.at_level(logging.ERROR, "stsguard"):
+        assert await all_counters(stores.sessions) == []
+    assert [str(record.__dict__["fields"]["reason"]) for record in caplog.records] == [reason]
+
+
+async def test_report_domain_that_is_no_name_is_reported_and_left_out(
+    stores: Stores, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stores.sessions.add_counters([row(), row("b.example")], {})
+    database = open_database(url)
+    try:
+        with database.writing() as connection:
+            connection.execute(
+                text("UPDATE session_counters SET report_domain = 'a b' WHERE report_domain = 'a.example'")
+            )
+    finally:
+        database.close()
+    with caplog.at_level(logging.ERROR, "stsguard"):
+        assert [name async for name in stores.sessions.report_domains(row().day)] == ["b.example"]
+    assert [record.__dict__["fields"]["policy_domain"] for record in caplog.records] == ["a b"]
+
+
+async def test_policies_known_by_heart_are_forgotten_when_they_are_many(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stsguard.store.counter_table.POLICIES_IN_MEMORY", 500)
+    rows = [row(f"d{number}.example") for number in range(50)]
+    for _ in range(3):
+        await stores.sessions.add_counters(rows, {})
+    tables = stores.sessions._access._tables
+    assert tables is not None
+    assert len(tables.counters._keys) < 10
+    assert await all_counters(stores.sessions) == ordered(replace(each, successes=3) for each in rows)
