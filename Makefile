@@ -24,11 +24,13 @@ help:
 	@echo "make lint types fuzz bench"
 
 $(VENV)/.stamp: pyproject.toml
+	@echo "installing the Python packages into $(VENV), which takes a minute"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,postgresql]'
 	@touch $@
 
 $(PINNED)/.stamp: pyproject.toml tests/debian13.txt
+	@echo "installing Debian 13's versions of them into $(PINNED)"
 	$(PYTHON) -m venv $(PINNED)
 	$(PINNED)/bin/pip install --quiet --disable-pip-version-check -c tests/debian13.txt -e '.[dev,postgresql]'
 	@touch $@

@@ -154,8 +154,13 @@ def test_where_postfix_cant_do_dane_no_host_has_tlsa() -> None:
     mx = evidence((ONE, 10, U), (TWO, 20, N))
     assert outcome(decide(mx, ENFORCE, postfix_can_dane=False)) == (Reply.SECURE, Row.NO_TLSA_ENFORCE)
     assert decide(mx, NOT_ENFORCE[0], postfix_can_dane=False).reply is Reply.NOTFOUND
-    # a failed host stays out all the same
+    # a host whose addresses can't be had stays out all the same, one whose TLSA records can't does not
     assert decide(evidence((ONE, 10, F)), ENFORCE, postfix_can_dane=False).reply is Reply.TEMP
+    assert decide(evidence((ONE, 10, X)), ENFORCE, postfix_can_dane=False).reply is Reply.TEMP
+    host = MxHost(Domain(ONE), 10, F, tlsa_failure=LookupReason.BOGUS)
+    no_tlsa = MxEvidence((host,), secure=True, ttl=60)
+    assert decide(no_tlsa, ENFORCE, postfix_can_dane=False).match_names == (ONE,)
+    assert decide(no_tlsa, ENFORCE).reply is Reply.TEMP
 
 
 def verdict(name: str, *dns_names: str, common_name: str | None = None, confirmed: bool = True) -> MxVerdict:

@@ -30,10 +30,10 @@ from stsguard.core.errors import ListenFailed, StoreUnavailable
 from stsguard.core.overrides import Overrides
 from stsguard.discovery.dane_readiness import DaneReadiness
 from stsguard.discovery.describe import Plain, plain_time
-from stsguard.discovery.supervisor import crashes, kept_up, report, supervised
+from stsguard.discovery.supervisor import crashes, kept_up, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Gauge
-from stsguard.outbound.admin import Admin
+from stsguard.outbound.admin import Admin, Result
 from stsguard.outbound.dns_watch import DnsWatch
 from stsguard.outbound.health import Health, PartHealth, PartState
 from stsguard.outbound.lookup import LookupProtocol, LookupService
@@ -238,11 +238,14 @@ class OutboundDaemon:
 
     def _handler(self, admin: Admin) -> Callable[[HttpRequest], Awaitable[HttpResponse]]:
         async def handle(request: HttpRequest) -> HttpResponse:
-            try:
-                result = await admin.handle(request)
-            except Exception as exc:  # noqa: BLE001 (the supervisor's rule: the stack to the log, nothing to the peer)
-                report("admin request", exc)
+            results: list[Result] = []
+
+            async def work() -> None:
+                results.append(await admin.handle(request))
+
+            if not await supervised("admin request", work()):
                 return json_response({"error": "stsguard failed, see its log"}, 500)
+            result = results[0]
             if isinstance(result.content, bytes):
                 return HttpResponse(result.status, result.content, "text/plain; version=0.0.4; charset=utf-8")
             return json_response(result.content, result.status)

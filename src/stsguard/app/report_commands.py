@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import date
@@ -59,7 +58,9 @@ def show_report(config: Config, report_id: str) -> Found | None:
         if record is None:
             return None
         deliveries = await stores.reports.load_deliveries(report_id)
-        return Found(record, tuple(deliveries), json.loads(zlib.decompress(record.json, zlib.MAX_WBITS | 16)))
+        from stsguard.core.tlsrpt_report import decompress
+
+        return Found(record, tuple(deliveries), json.loads(decompress(record.json)))
 
     return _with_stores(config, work)
 

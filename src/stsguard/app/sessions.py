@@ -4,9 +4,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
-from functools import partial
 
 from stsguard.adapters.datagram_socket import DatagramReader, open_datagram_socket, queue_advice, queue_length
+from stsguard.app.mail_log import MailLog
 from stsguard.app.parts import Parts
 from stsguard.config.model import Config, Origin, SessionsConfig
 from stsguard.core.errors import ListenFailed
@@ -39,6 +39,7 @@ class Hearing:
         )
         self._readers: list[DatagramReader] = []
         self._pumps: list[DatagramPump] = []
+        self._logs: list[MailLog] = []
         self._sources: list[str] = []
 
     def open(self, passed: Sequence[socket.socket] = ()) -> None:
@@ -55,6 +56,7 @@ class Hearing:
             elif instance.tlsrpt_socket is not None:
                 self._open_one(instance, origin)
             if instance.mail_log is not None:
+                self._logs.append(MailLog(instance, self._store, self.intake, self._clock))
                 self._sources.append(f"log of {instance.syslog_name}")
         if self._readers and (advice := queue_advice(queue_length())) is not None:
             outcome(log, logging.WARNING, advice)
@@ -70,7 +72,7 @@ class Hearing:
             if origin is not Origin.DEFAULT:
                 raise
             # The default is where Debian's Postfix can write; without that place a site just has no such source.
-            outcome(log, logging.WARNING, "no TLS sessions are heard of by datagram", reason=exc)
+            outcome(log, logging.INFO, "no TLS sessions are heard of by datagram", reason=exc)
             return
         self._listen(sock, instance, str(path))
 
@@ -93,14 +95,8 @@ class Hearing:
             group.create_task(kept_up("session intake", self.intake.run))
             for pump in self._pumps:
                 group.create_task(kept_up("datagrams", pump.run))
-            for instance in self._config.sessions:
-                if instance.mail_log is not None:
-                    group.create_task(kept_up("mail log", partial(self._follow, instance)))
-
-    async def _follow(self, instance: SessionsConfig) -> None:
-        from stsguard.app.mail_log import follow
-
-        await follow(instance, self._store, self.intake, self._clock)
+            for mail_log in self._logs:
+                group.create_task(kept_up("mail log", mail_log.run))
 
     async def close(self) -> None:
         """Count what has been heard, write it, close the sockets."""
@@ -112,6 +108,11 @@ class Hearing:
 
     def health(self) -> PartHealth:
         """What is heard, and whether counters wait for the store."""
+        broken = [
+            health for health in (mail_log.health() for mail_log in self._logs) if health.state is PartState.FAILED
+        ]
+        if broken:
+            return broken[0]
         waiting = self.intake.counters.unwritten
         heard = ", ".join(self._sources)
         if not heard:

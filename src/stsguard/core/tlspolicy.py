@@ -141,12 +141,11 @@ def decide(
     if sts.status is StsStatus.STORE_UNREADABLE and policy is None:
         # RFC 8461 §3.3: a cached policy MUST be applied, and one may be lying in the store.
         return Decision(Reply.TEMP, Row.STORE_UNREADABLE, "policy neither fetched nor readable from the store")
+    all_hosts = mx.hosts if postfix_can_dane else tuple(map(_without_tlsa, mx.hosts))
     # RFC 7672 §2.1.2, §2.2: a host with a failed look-up, or without an address, is taken out alone.
-    hosts = [host for host in mx.hosts if host.tlsa_status not in (TlsaStatus.FAILED, TlsaStatus.UNREACHABLE)]
+    hosts = [host for host in all_hosts if host.tlsa_status not in (TlsaStatus.FAILED, TlsaStatus.UNREACHABLE)]
     if not hosts:
         return Decision(Reply.TEMP, Row.NO_MX_LEFT, _why_no_host(mx))
-    if not postfix_can_dane:
-        hosts = [replace(host, tlsa_status=TlsaStatus.ABSENT) for host in hosts]
     enforced = policy if policy is not None and policy.mode is Mode.ENFORCE else None
     if override is not None and enforced is None:
         return _enforce_without_policy(mx, hosts, override, port)
@@ -170,6 +169,15 @@ def enforced_by(override: Override, policy: Policy | None) -> Policy | None:
     if policy is None or not policy.mx_patterns:
         return None
     return replace(policy, mode=Mode.ENFORCE)
+
+
+def _without_tlsa(host: MxHost) -> MxHost:
+    """The host as it is where nobody asks for TLSA records: only a failed address look-up still takes it out."""
+    if host.tlsa_status is TlsaStatus.UNREACHABLE or (
+        host.tlsa_status is TlsaStatus.FAILED and host.tlsa_failure is None
+    ):
+        return host
+    return replace(host, tlsa_status=TlsaStatus.ABSENT)
 
 
 def _why_no_host(mx: MxEvidence) -> str:

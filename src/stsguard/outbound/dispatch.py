@@ -1,14 +1,10 @@
 """One report to one endpoint: by mail through the local MTA, or by HTTPS POST (RFC 8460 §5.3, §5.4)."""
 
-import zlib
-
 from stsguard.core.errors import DeliveryFailed, ReportInvalid
 from stsguard.core.report_record import ReportRecord
 from stsguard.core.tlsrpt_mail import build_mail, mailto_addresses
-from stsguard.core.tlsrpt_report import MEDIA_TYPE_GZIP, parse_report
+from stsguard.core.tlsrpt_report import MEDIA_TYPE_GZIP, decompress, parse_report
 from stsguard.ports import Clock, Mailer, ReportPoster, Signer
-
-MAX_REPORT_BYTES = 512 * 1024 * 1024  # of our own making; a guard against a damaged row
 
 
 class Dispatcher:
@@ -46,9 +42,8 @@ class Dispatcher:
             DeliveryFailed: the stored report is damaged.
         """
         try:
-            unpacked = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(record.json, MAX_REPORT_BYTES)
-            report = parse_report(unpacked)
-        except (zlib.error, ReportInvalid) as exc:
+            report = parse_report(decompress(record.json))
+        except ReportInvalid as exc:
             raise DeliveryFailed(False, f"the stored report can't be read: {exc}") from exc
         return build_mail(
             report,

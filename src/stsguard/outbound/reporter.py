@@ -104,13 +104,14 @@ class Reporter:
         if not rows:
             return None
         settings = self._settings
-        return build_report(
+        report = build_report(
             organization=settings.organization,
             contact=settings.contact,
             day=day,
             report_id=report_id(day, report_domain, settings.node),
             counters=rows,
         )
+        return report if report.policies else None
 
     async def build_due(self) -> None:
         """Build the reports of every day that is over and not built yet."""

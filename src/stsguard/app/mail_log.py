@@ -1,0 +1,104 @@
+"""Hearing by the mail log: one follower and one reader a Postfix instance, feeding the intake."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from stsguard.adapters.log_follower import FileFollower, JournalFollower, LogBatch
+from stsguard.config.mail_values import Journal, MailLogFile
+from stsguard.config.model import SessionsConfig
+from stsguard.core.errors import StoreUnavailable
+from stsguard.core.postfix_log import LogReader
+from stsguard.outbound.health import PartHealth, PartState
+from stsguard.outbound.sessions import SessionIntake
+from stsguard.ports import Clock, CounterStore
+
+LOCAL_TIME = Path("/etc/localtime")
+STORE_RETRY_SECONDS = 5.0
+# syslog_name of the transport that carries our own reports where Postfix is older than 3.10 (postfix/master.cf):
+# RFC 8460 §3: a sender SHOULD NOT report the sessions of its reports.
+OWN_REPORTS = "/stsguard-report/"
+
+
+class MailLog:
+    """The log of one instance. It goes on after a fault where it was, since what was read is counted already."""
+
+    def __init__(self, instance: SessionsConfig, store: CounterStore, intake: SessionIntake, clock: Clock) -> None:
+        self._instance = instance
+        self._store = store
+        self._intake = intake
+        self._clock = clock
+        self._name = f"log:{instance.syslog_name}"
+        self._position: str | None = None
+        self._zone = local_time_zone()
+        self._reader = self._new_reader(from_start=False)
+        self._follower: FileFollower | JournalFollower | None = None
+
+    def _new_reader(self, *, from_start: bool) -> LogReader:
+        name = self._instance.syslog_name
+        return LogReader(name, syslog_name=name, time_zone=self._zone, from_start=from_start)
+
+    async def run(self) -> None:
+        """Follow the log and count its sessions, for ever."""
+        if self._position is None:
+            self._position = await self._stored_position()
+        self._follower = self._open(self._position)
+        async for batch in self._batches(self._follower):
+            if batch.lost or batch.from_start:
+                self._reader = self._new_reader(from_start=batch.from_start)
+            lines = without_own_reports(batch.lines)
+            sessions = self._reader.feed_all(lines, self._clock.now())
+            self._position = batch.position or self._position
+            self._intake.sessions(sessions, {self._name: batch.position} if batch.position else None)
+
+    async def _stored_position(self) -> str:
+        """Where the last process stopped. Without the database nobody knows, so nothing is counted before it opens."""
+        while True:
+            try:
+                return (await self._store.load_positions()).get(self._name, "")
+            except StoreUnavailable:
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+
+    def _open(self, position: str) -> FileFollower | JournalFollower:
+        match self._instance.mail_log:
+            case MailLogFile(path):
+                return FileFollower(path, position)
+            case Journal() | None:
+                return JournalFollower(position)
+
+    async def _batches(self, follower: FileFollower | JournalFollower) -> AsyncIterator[LogBatch]:
+        batches = follower.batches()
+        try:
+            async for batch in batches:
+                yield batch
+        finally:
+            await batches.aclose()
+
+    def health(self) -> PartHealth:
+        """Whether the log can be read."""
+        problem = self._follower.problem if self._follower is not None else None
+        if problem:
+            return PartHealth(PartState.FAILED, f"sessions are not counted: {problem}")
+        return PartHealth(PartState.OK, f"follows the log of {self._instance.syslog_name}")
+
+
+def without_own_reports(lines: Sequence[str]) -> Sequence[str]:
+    """The lines that are not of the transport that carries our own reports."""
+    if not any(OWN_REPORTS in line for line in lines):
+        return lines
+    # Only the tag counts: anybody can have such a text in the rest of a line.
+    return [line for line in lines if OWN_REPORTS not in line.partition("]: ")[0]]
+
+
+def local_time_zone() -> tzinfo:
+    """The time zone of classic time stamps: that of this machine."""
+    try:
+        if name := os.environ.get("TZ"):
+            return ZoneInfo(name.removeprefix(":"))
+        with LOCAL_TIME.open("rb") as file:
+            return ZoneInfo.from_file(file)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        return UTC
