@@ -128,9 +128,9 @@ def _read(path: Path) -> int:
 
 
 def _seconds(run: Callable[[Path], int], path: Path) -> tuple[float, int]:
-    started = time.perf_counter()
+    started = time.process_time()  # both are one thread that never waits
     found = run(path)
-    return time.perf_counter() - started, found
+    return time.process_time() - started, found
 
 
 def main(*, smoke: bool) -> None:
@@ -148,5 +148,5 @@ def main(*, smoke: bool) -> None:
     print(f"{lines} lines, {size} bytes, {sessions} sessions, median of {repeats} (python -m bench maillog)")
     for label, index in (("for line in file", 0), ("LogReader.feed_all", 1)):
         rate = lines / statistics.median(pair[index][0] for pair in pairs)
-        print(f"{label}: {rate:,.0f} lines/s")
+        print(f"{label}: {rate:,.0f} lines/s of CPU time")
     print(f"ratio: {ratio:.2f} of the bare loop (at least 0.1 is wanted)")

@@ -772,9 +772,17 @@ def test_time_stamps(stamp: str, now: str, zone: str, expected: str | None) -> N
 
 def test_time_moves_on_whatever_the_stamps_say() -> None:
     log = reader()
-    stamps = ("May  4 11:00:00", "May  4 10:00:00", "Foo 99 99:99:99", "May 32 11:00:00", "2026-13-04T11:00:00Z")
+    stamps = (
+        "May  4 11:00:00",
+        "May  4 10:00:00",
+        "Foo 99 99:99:99",
+        "Foo  4 11:00:00",
+        "May  4 11-00-00",
+        "May 32 11:00:00",
+        "2026-13-04T11:00:00Z",
+    )
     found = [log.feed(line(report(), at=at), NOW) for at in stamps]
-    assert [len(sessions) for sessions in found] == [1, 1, 0, 0, 0]
+    assert [len(sessions) for sessions in found] == [1, 1, 0, 0, 0, 0, 0]
     assert found[0][0].at - found[1][0].at == timedelta(hours=1)
 
 

@@ -116,11 +116,8 @@ class LogReader:
         # tlsproxy(8) nor losses, and one search in all of them together costs a quarter of one in each.
         text = "".join(lines)
         has_others = "/tlsproxy[" in text or _LOSS_WORD in text or self._complete_since is None
-        for line in lines:
-            if "/smtp[" in line:
-                sessions += self._feed_postfix(line, now)
-            elif has_others:
-                sessions += self._feed_other(line, now)
+        for line in lines if has_others else [line for line in lines if "/smtp[" in line]:
+            sessions += self._feed_postfix(line, now) if "/smtp[" in line else self._feed_other(line, now)
         return sessions
 
     def _feed_other(self, line: str, now: datetime) -> list[Session]:
@@ -131,9 +128,9 @@ class LogReader:
         return []
 
     def _feed_postfix(self, line: str, now: datetime) -> list[Session]:
-        found = self._parser.parse(line, now)
         if self._complete_since is None:
             self._complete_since = self._parser.parse_time(line, now)
+        found = self._parser.parse(line, now)
         if found is None:
             return []
         if found.program == "tlsproxy":
@@ -152,14 +149,13 @@ class LogReader:
 
     def _feed_smtp(self, line: Line) -> list[Session]:
         process = self._process(line)
-        match line.event:
-            case Delivery() as event:
-                return self._finish(line, process, event)
-            case TlsEstablished() as event:
-                if line.service not in self._tls_services:
-                    self._tls_services[line.service] = None
-                    keep(self._tls_services, MAX_SERVICES)
-                self._establish(line, process, event)
+        event = line.event
+        if isinstance(event, Delivery):  # these two are nearly all, and matched faster so
+            return self._finish(line, process, event)
+        if isinstance(event, TlsEstablished):
+            self._establish(line, process, event)
+            return []
+        match event:
             case ChainFailed(endpoint=endpoint, result_type=result_type, reason=reason):
                 attempt = open_attempt(process, endpoint)
                 attempt.suspected = attempt.suspected or (result_type, reason)
@@ -167,16 +163,16 @@ class LogReader:
                 open_attempt(process, endpoint).handshake_failed = True
             case TlsaUnusable(endpoint=endpoint):
                 open_attempt(process, endpoint).tlsa_unusable = True
-            case TlsReport() as event:
+            case TlsReport():
                 reported_attempt(process, event).reported = True
                 return self._from_report(line, process, event)
-            case MxSkipped() as event:
+            case MxSkipped():
                 if len(process.skipped) < MAX_ATTEMPTS:
                     process.skipped[event] = None
-            case Remark() as event:
+            case Remark():
                 self._conclude(line, process, event.text, None)
             case _:
-                assert_never(line.event)
+                assert_never(event)
         return []
 
     def _feed_proxy(self, line: Line) -> list[Session]:
@@ -216,10 +212,13 @@ class LogReader:
         return proxied
 
     def _recently_proxied(self, endpoint: Endpoint, at: datetime) -> Proxied | None:
-        proxied = self._proxied.get((endpoint.host, endpoint.address))
+        proxied = self._proxied.get((endpoint.host, endpoint.address)) if self._proxied else None
         return proxied if proxied is not None and at - proxied.at <= PROXY_LIFE else None
 
     def _establish(self, line: Line, process: Process, event: TlsEstablished) -> None:
+        if line.service not in self._tls_services:
+            self._tls_services[line.service] = None
+            keep(self._tls_services, MAX_SERVICES)
         attempt = open_attempt(process, event.endpoint)
         attempt.word, attempt.reused = event.word, event.reused
         proxied = self._recently_proxied(event.endpoint, line.at)
@@ -259,7 +258,7 @@ class LogReader:
 
     def _finish(self, line: Line, process: Process, event: Delivery) -> list[Session]:
         """All that is known of the connections of this delivery, once one of its recipients is told of."""
-        this = (event.queue_id, event.endpoint, event.setup)
+        this = (event.queue_id, event.endpoint, event.delays)
         if this == process.finished and not process.attempts and not process.skipped:
             return []  # a further recipient of the same connection
         process.finished = this
@@ -315,9 +314,9 @@ class LogReader:
         if not self._logs_tls and line.service not in self._tls_services:
             return False
         # Classic stamps are cut to seconds, and `delays=` rounded to two digits.
-        margin = 1.0 + event.seconds * 0.1
+        seconds = event.seconds() * 1.1 + 1.0
         since = self._complete_since
-        return since is not None and (line.at - since).total_seconds() >= event.seconds + margin
+        return since is not None and (line.at - since).total_seconds() >= seconds
 
     def _from_attempt(self, line: Line, attempt: Attempt, event: Delivery, domain: Domain) -> list[Session]:
         if attempt.reported or attempt.reused or is_literal(attempt.endpoint):

@@ -87,19 +87,26 @@ class TlsStatus(NamedTuple):
 class Delivery(NamedTuple):
     """What became of one recipient. `endpoint` None: no connection, or one that is not TCP.
 
-    `setup` are the first three of `delays=`: the same for all recipients of one connection, and no others.
-    `seconds` went by since the message was handed to smtp(8). `text` is what stands in parentheses.
+    `delays` are the first three of the field: the same for all recipients of one connection, and no others.
+    `transmission` is the fourth. `text` is what stands in parentheses.
     """
 
     queue_id: str
     recipient_domain: str
     endpoint: Endpoint | None
     conn_use: int
-    setup: str
-    seconds: float
+    delays: str
+    transmission: str
     tls: TlsStatus | None
     status: str
     text: str
+
+    def seconds(self) -> float:
+        """How long ago the message was handed to smtp(8): connection and transmission."""
+        try:
+            return float(self.delays.rpartition("/")[2]) + float(self.transmission)
+        except ValueError:
+            return float("inf")
 
 
 class Remark(NamedTuple):
@@ -124,11 +131,14 @@ class Line(NamedTuple):
     event: Event
 
 
-_STAMP = (
-    r"(?P<stamp>(?P<classic>[A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2})"
-    r"|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?) "
-)
-_ANY_LINE = re.compile(_STAMP)
+_CLASSIC = r"[A-Z][a-z]{2} [ 0-9][0-9] [0-9]{2}:[0-9]{2}:[0-9]{2}"
+_CLASSIC_LENGTH = 15
+_ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+_IS_CLASSIC = re.compile(_CLASSIC)
+_IS_ISO = re.compile(_ISO)
+_STAMP = f"(?:{_CLASSIC}|{_ISO}) "
+_MAX_HEADER = 700  # a host name has 255 characters at most, a tag rarely 40
+_MAX_TAGS = 4096  # as many as processes; the same come again and again
 _LOSS = re.compile(
     _STAMP + r"\S{1,255} (?:systemd-journald(?:\[[0-9]{1,10}\])?: Suppressed [0-9]{1,20} messages "
     r"|rsyslogd(?:\[[0-9]{1,10}\])?: imuxsock.{1,40} messages )"
@@ -165,8 +175,8 @@ _DELIVERY = re.compile(
     + f")?, relay=(?:{_ENDPOINT}"
     + r"|(?P<elsewhere>[^\s,]{1,300}))"
     r"(?:, conn_use=(?P<use>[0-9]{1,9}))?"
-    r", delay=[0-9.e+]{1,20}, delays=(?P<setup>[0-9.e+]{1,20}/[0-9.e+]{1,20}/(?P<c>[0-9.e+]{1,20}))"
-    r"/(?P<d>[0-9.e+]{1,20})"
+    r", delay=[0-9.e+]{1,20}, delays=(?P<delays>[0-9.e+]{1,20}/[0-9.e+]{1,20}/[0-9.e+]{1,20})"
+    r"/(?P<transmission>[0-9.e+]{1,20})"
     r"(?:, tls=(?P<tls>[^\s,]{1,100}))?"
     r", dsn=[245](?:\.[0-9]{1,3}){2}, status=(?P<status>[a-z]{1,30})(?: \((?P<text>.*))?"
 )
@@ -215,40 +225,57 @@ class LineParser:
     """
 
     def __init__(self, syslog_name: str, time_zone: tzinfo) -> None:
-        self._header = re.compile(
-            _STAMP + rf"\S{{1,255}} (?P<service>{re.escape(syslog_name)}(?:/[^\s/\[\]]{{1,64}})*"
-            r"/(?P<program>smtp|tlsproxy))\[(?P<pid>[0-9]{1,10})\]: "
+        self._tag = re.compile(
+            rf" \S{{1,255}} (?P<service>{re.escape(syslog_name)}(?:/[^\s/\[\]]{{1,64}})*"
+            r"/(?P<program>smtp|tlsproxy))\[(?P<pid>[0-9]{1,10})"
         )
+        self._tags: dict[str, tuple[str, str, int] | None] = {}
         self._time_zone = time_zone
         self._last_stamp = self._last_minute = ("", datetime.min.replace(tzinfo=UTC))
 
     def parse(self, line: str, now: datetime) -> Line | None:
         """What the line says; None where it says nothing of TLS or deliveries, or is of another program."""
-        if len(line) > MAX_LINE_LENGTH:
+        end = line.find("]: ", 0, _MAX_HEADER)
+        start = _stamp_length(line)
+        tag = line[start:end]
+        try:
+            known = self._tags[tag]
+        except KeyError:
+            known = self._learn(tag)
+        if known is None or end < 0 or len(line) > MAX_LINE_LENGTH:
             return None
-        header = self._header.match(line)
-        if header is None:
-            return None
-        event = _parse_event(line.rstrip("\r\n"), header.end())
+        event = _parse_event(line.rstrip("\r\n"), end + 3)
         if event is None:
             return None
-        stamp, classic, service, program, process_id = header.groups()
-        at = self._parse_stamp(stamp, classic, now)
+        at = self._parse_stamp(line[:start], now)
         if at is None:
             return None
-        return Line(at, service, program, int(process_id), event)
+        return Line(at, *known, event)
+
+    def _learn(self, tag: str) -> tuple[str, str, int] | None:
+        """Service, program and process id of host and tag, if it is one of ours."""
+        if len(self._tags) >= _MAX_TAGS:
+            self._tags.clear()
+        found = self._tag.fullmatch(tag)
+        known = (found["service"], found["program"], int(found["pid"])) if found else None
+        self._tags[tag] = known
+        return known
 
     def parse_time(self, line: str, now: datetime) -> datetime | None:
         """When any program's line was written; None where it has no time stamp that is understood."""
-        found = _ANY_LINE.match(line)
-        return self._parse_stamp(found["stamp"], found["classic"], now) if found else None
+        return self._parse_stamp(line[: _stamp_length(line)], now)
 
-    def _parse_stamp(self, stamp: str, classic: str | None, now: datetime) -> datetime | None:
-        if not classic:
-            return parse_iso(stamp, self._time_zone)
+    def _parse_stamp(self, stamp: str, now: datetime) -> datetime | None:
         if stamp == self._last_stamp[0]:
             return self._last_stamp[1]
+        if len(stamp) != _CLASSIC_LENGTH:
+            return parse_iso(stamp, self._time_zone) if _IS_ISO.fullmatch(stamp) else None
+        if not _IS_CLASSIC.fullmatch(stamp):
+            return None
         minute, at = self._last_minute
+        seconds = int(stamp[13:])
+        if seconds > _LEAP_SECOND:
+            return None
         if minute != stamp[:12] or now - at > _SAME_MINUTE:
             start = parse_classic(stamp[:13] + "00", self._time_zone, now)
             if start is None:
@@ -257,13 +284,15 @@ class LineParser:
             local = at.astimezone(self._time_zone)
             if local.replace(fold=1 - local.fold).astimezone(UTC) == at:  # else this minute comes twice
                 self._last_minute = (stamp[:12], at)
-        seconds = int(stamp[13:15])
-        if seconds > _LEAP_SECOND:
-            return None
         at += timedelta(seconds=seconds)
         if stamp[:12] == self._last_minute[0]:
             self._last_stamp = (stamp, at)
         return at
+
+
+def _stamp_length(line: str) -> int:
+    """How long the line's time stamp would be: a classic one has blanks within, an ISO one ends at the first."""
+    return line.find(" ", 0, _MAX_HEADER) if line[4:5] == "-" else _CLASSIC_LENGTH
 
 
 def parse_iso(stamp: str, time_zone: tzinfo) -> datetime | None:
@@ -381,25 +410,18 @@ def _reason(text: str) -> str:
 
 
 def _delivery(found: re.Match[str]) -> Delivery:
-    queue_id, domain, _, host, address, port, _, use, setup, c, d, tls, status, text = found.groups()
+    queue_id, domain, _, host, address, port, _, use, delays, transmission, tls, status, text = found.groups()
     return Delivery(
         queue_id,
         domain or "",
         Endpoint(host.lower(), address.lower(), int(port)) if host else None,
         int(use) if use else 1,
-        setup,
-        _seconds(c) + _seconds(d),
+        delays,
+        transmission,
         _tls_status(tls) if tls else None,
         status,
         text.removesuffix(")") if text else "",
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("inf")  # nothing is known of when it began
 
 
 def _tls_status(text: str) -> TlsStatus | None:
