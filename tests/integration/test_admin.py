@@ -203,6 +203,28 @@ async def test_refresh_tells_why_it_failed_and_keeps_the_policy(tmp_path: Path) 
         assert (status, content["state"]) == (200, "absent")
 
 
+async def test_refresh_takes_nothing_away(tmp_path: Path) -> None:
+    """A policy that is stored and not in memory is not deleted by a refresh that fails."""
+    async with admin_socket(tmp_path) as at:
+        await at.world.ask(NAME)
+        await until(lambda: NAME in at.world.store.rows)
+        stored = at.world.store.rows[Domain(NAME)]
+        at.world.cache.forget(Domain(NAME))
+        await until(lambda: NAME not in at.world.store.rows)
+        at.world.store.rows[Domain(NAME)] = stored
+        at.world.fetcher.policies[NAME] = FetchReason.HTTP_STATUS
+        status, _ = await at.json(f"/cache/refresh?domain={NAME}", "POST")
+        assert status == 200  # the stored one is in force again
+        assert at.world.store.rows[Domain(NAME)] is stored
+
+
+async def test_refresh_with_dns_down_does_not_call_it_absent(tmp_path: Path) -> None:
+    async with admin_socket(tmp_path) as at:
+        at.world.resolver.fail("TXT", f"_mta-sts.{NAME}")
+        status, content = await at.json(f"/cache/refresh?domain={NAME}", "POST")
+        assert (status, content["state"]) == (502, "unknown")
+
+
 async def test_a_negative_is_shown(tmp_path: Path) -> None:
     async with admin_socket(tmp_path) as at:
         await at.world.ask("none.example")

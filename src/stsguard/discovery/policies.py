@@ -455,6 +455,10 @@ class PolicyCache:
         self.on_change(policy_domain)
         return entry is not None or negative is not None
 
+    def forget_negative(self, policy_domain: Domain) -> None:
+        """Drop what is remembered of a missing policy, and nothing else: the next look-up begins with the store."""
+        self._negative.pop(policy_domain, None)
+
     def store_became_readable(self) -> None:
         """The store can be read again: what was answered TEMP for its sake is looked at anew."""
         self.store_failing = False

@@ -20,6 +20,7 @@ from stsguard.discovery.explain import Known, explain
 from stsguard.discovery.forecast import would_defer
 from stsguard.discovery.mx import lookup_mx_evidence
 from stsguard.discovery.policies import PolicyCache
+from stsguard.discovery.record import lookup_record
 from stsguard.discovery.tending import PolicyTender
 from stsguard.discovery.verification import MxVerifier
 from stsguard.names import Domain
@@ -224,15 +225,15 @@ class Admin:
         next_hop = _domain(query)
         entry = self._cache.entry(next_hop.host)
         if entry is None:
-            self._cache.forget(next_hop.host)
-            state = await self._cache.state(next_hop.host, STATE_SECONDS)
+            record = await lookup_record(self._resolver, next_hop.host)
+            if record.failed:
+                return Result(502, {"domain": next_hop.host, "state": "unknown", "detail": record.detail})
+            self._cache.forget_negative(next_hop.host)
+            state = (await self._cache.state(next_hop.host, STATE_SECONDS)).state
             entry = self._cache.entry(next_hop.host)
             if entry is None:
-                found = state.state.status is not StsStatus.ABSENT
-                return Result(
-                    200 if not found else 502,
-                    {"domain": next_hop.host, "state": state.state.status.value, "detail": state.state.detail},
-                )
+                told: Plain = {"domain": next_hop.host, "state": state.status.value, "detail": state.detail}
+                return Result(200 if state.status is StsStatus.ABSENT else 502, told)
         else:
             entry = await self._tender.tend(entry, force=True)
             if entry.failure is not None:
