@@ -63,7 +63,9 @@ PROCESS_LIFE = timedelta(hours=2)  # then a process id may be another process's;
 PROXY_LIFE = timedelta(minutes=5)  # between tlsproxy's line and smtp's: smtp_starttls_timeout is 300 s
 
 _LOSS_WORD = " messages "  # in every line that tells of a loss
-_GIVEN_UP = ("TLS is required, ", "Server certificate not verified", "Cannot start TLS: handshake failure")
+_REQUIRED = "TLS is required, "
+_UNVERIFIED = "Server certificate not verified"
+_NO_HANDSHAKE = "Cannot start TLS: handshake failure"
 _NOT_STARTED = re.compile(
     r"TLS is required, but (?:was not offered by )?host (?P<host>[^\s\[\]]{1,255})\[(?P<address>[0-9A-Fa-f.:]{2,45})\]"
     r"(?P<refused> refused to start TLS: )?"
@@ -232,14 +234,14 @@ class LogReader:
 
         `endpoint` None: the host that the process tried last, or which the text names.
         """
-        if not text.startswith(_GIVEN_UP):
+        if not text.startswith(_REQUIRED) and text not in {_UNVERIFIED, _NO_HANDSHAKE}:
             return False
         if found := _NOT_STARTED.match(text):
             if bool(found["refused"]) is not ("was not offered" in found[0]):
                 named = Endpoint(found["host"].lower(), found["address"].lower(), endpoint.port if endpoint else 25)
                 open_attempt(process, named).failure = _NO_STARTTLS
             return True
-        if text.startswith("TLS is required, "):
+        if text.startswith(_REQUIRED):
             return True  # and our own TLS is not available
         attempt = last_attempt(process, endpoint)
         if attempt is None:
@@ -247,7 +249,7 @@ class LogReader:
                 return True
             attempt = new_attempt(process, endpoint)
         proxied = self._recently_proxied(attempt.endpoint, line.at)
-        if text.startswith("Server"):
+        if text == _UNVERIFIED:
             attempt.failure = attempt.suspected or by_word(attempt.word)
         elif attempt.handshake_failed or (proxied is not None and proxied.handshake_failed):
             # Without that line it was our own TLS that failed: not theirs, and not reported as such.

@@ -166,6 +166,7 @@ _QUEUE_ID = r"(?P<queue_id>[0-9A-Za-z]{5,30}): "
 # it is: there a sender could put a whole line into it, so what is not of this form is no delivery to us.
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _ADDRESS = rf"<(?:(?:{_QUOTED}|[^\s<>\"]*)@(?P<{{0}}>[^\s<>@\"]{{{{1,255}}}})|{_QUOTED}|[^\s<>@\"]*)>"
+_RELAY = ">, relay="
 _DELIVERY = re.compile(
     _QUEUE_ID
     + "to="
@@ -355,7 +356,8 @@ def _parse_event(line: str, start: int) -> Event | None:
         word, how, host, address, port = found.groups()
         return TlsEstablished(Endpoint(host.lower(), address.lower(), int(port)), word, how == "reused")
     if found := _DELIVERY.match(line, start):
-        return _delivery(found)
+        # The true field stands last where a local part has forged one (see _ADDRESS).
+        return None if _RELAY in (found["text"] or "") else _delivery(found)
     if found := _CHAIN.match(line, start):
         return ChainFailed(_endpoint(found), *_chain_failure(found["why"]))
     if found := _REMARK.match(line, start):
