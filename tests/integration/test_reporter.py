@@ -313,3 +313,15 @@ async def test_a_damaged_stored_report_is_a_failed_delivery_not_a_crash(bench: B
             await dispatcher.send(replace(record, json=damaged), "mailto:a@one.example")
     with pytest.raises(DeliveryFailed, match="no address"):
         await dispatcher.send(record, "mailto:")
+
+
+async def test_what_was_due_while_the_store_failed_is_built_in_the_next_round(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.asks(ONE, "mailto:rpt@one.example")
+    bench.at(MORNING)
+    await bench.reporter.do_due()  # not open yet
+    await bench.stores.policies.open()
+    await bench.count(row(ONE, 1))
+    await bench.reporter.do_due()
+    assert [mail[1] for mail in bench.recorder.mails] == [("rpt@one.example",)]
+    await bench.stores.policies.close()

@@ -15,7 +15,7 @@ from stsguard.config.mail_values import SendmailCommand
 from stsguard.config.model import Config
 from stsguard.config.values import InetAddress
 from stsguard.core.addresses import AddressGuard
-from stsguard.core.errors import ConfigInvalid
+from stsguard.core.errors import ConfigInvalid, StoreUnavailable
 from stsguard.core.tlsrpt_report import filename
 from stsguard.core.tlsrpt_report_model import Report
 from stsguard.log import logger, outcome
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
+STORE_RETRY_SECONDS = 60.0
 NO_SENDER = "tlsrpt@invalid"  # for `report build` where nothing is configured: the file says so itself
 
 
@@ -40,6 +41,7 @@ class Reporting:
 
     def __init__(self, config: Config, stores: "Stores", parts: Parts) -> None:
         self._config = config
+        self._stores = stores
         self._resolver = parts.resolver
         self._signer = build_signer(config) if config.reports.sending else None
         self._reporter: Reporter | None = None
@@ -66,7 +68,18 @@ class Reporting:
         if self._reporter is None:
             await asyncio.Event().wait()
         else:
+            await self._store_is_open()
             await self._reporter.run()
+
+    async def _store_is_open(self) -> None:
+        """Wait for the database, which is opened while the daemon answers already; whoever opens it tells of faults."""
+        while True:
+            try:
+                await self._stores.reports.open()
+            except StoreUnavailable:
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+            else:
+                return
 
     def health(self) -> PartHealth:
         """Whether reports are sent, and what receivers would not like about them."""

@@ -80,10 +80,11 @@ class Reporter:
     async def run(self) -> None:
         """Do what is due, for ever. A store that can't be used, and a fault of ours, end one round only."""
         while True:
-            await supervised("reports", self._round())
+            await supervised("reports", self.do_due())
             await asyncio.sleep(ROUND_SECONDS)
 
-    async def _round(self) -> None:
+    async def do_due(self) -> None:
+        """One round: build, send and delete what is due. A store that can't be used is tried again in the next one."""
         try:
             if self._clock.monotonic() >= self._build_at:
                 self._build_at = self._clock.monotonic() + BUILD_ROUND_SECONDS
@@ -91,6 +92,7 @@ class Reporter:
             await self.send_due()
             await self._purge()
         except StoreUnavailable as exc:
+            self._build_at = 0.0  # what was to be built is due still
             outcome(log, logging.ERROR, "reports wait, the store can't be used", reason=exc)
 
     async def build(self, day: date, report_domain: Domain) -> Report | None:
