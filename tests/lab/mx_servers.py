@@ -4,6 +4,7 @@ They accept every message and remember of each whether it came over TLS and whic
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -33,13 +34,15 @@ class Behaviour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """An accepted message: its Subject, the recipient, whether it came over TLS, and the SNI sent with it."""
+    """An accepted message: its Subject, the recipient, whether it came over TLS, the SNI sent with it, and all of it
+    as the mailbox holds it."""
 
     subject: str
     recipient: str
     hostname: str
     tls: bool
     sni: str | None
+    content: bytes = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -100,6 +103,10 @@ class MxServers:
     def with_subject(self, subject: str) -> list[Accepted]:
         """The accepted messages with that Subject, in order."""
         return [message for message in self.accepted if message.subject == subject]
+
+    def mailbox(self, recipient: str) -> list[Accepted]:
+        """The accepted messages to that recipient, in order."""
+        return [message for message in self.accepted if message.recipient == recipient]
 
     async def stop(self) -> None:
         """Close all listeners and connections."""
@@ -167,8 +174,10 @@ class MxServers:
     def _remember(self, session: _Session, message: bytes) -> None:
         header = message.partition(b"\r\n\r\n")[0].decode("utf-8", "replace")
         subjects = [line[9:] for line in header.split("\r\n") if line.startswith("Subject: ")]
+        content = re.sub(rb"(?m)^\.", b"", message.removesuffix(b".\r\n"))  # RFC 5321 §4.5.2
+        subject = subjects[0] if subjects else ""
         self.accepted += [
-            Accepted(subjects[0] if subjects else "", recipient, session.server.hostname, session.tls, session.sni)
+            Accepted(subject, recipient, session.server.hostname, session.tls, session.sni, content)
             for recipient in session.recipients
         ]
 
