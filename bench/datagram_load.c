@@ -74,7 +74,7 @@ static int send_all(const char *path, long count, const char *kind, double rate)
         return 1;
     double start = now();
     for (long i = 0; i < count; i++) {
-        if (rate > 0 && i % 20 == 0) { /* a burst of twenty, then wait for its time */
+        if (rate > 0 && i % 5 == 0) { /* a burst of five, then wait for its time */
             double early = start + i / rate - now();
             if (early > 0) {
                 struct timespec pause = {0, early * 1e9};

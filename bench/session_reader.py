@@ -51,7 +51,7 @@ async def _read(config_file: Path) -> int:
         open_datagram_socket(instance.tlsrpt_socket, mode=instance.tlsrpt_mode),
         receive,
     )
-    pump = DatagramPump(tally, intake.datagrams, reader.resume, clock=parts.clock, instance=instance.syslog_name)
+    pump = DatagramPump(tally, intake.datagrams, reader, clock=parts.clock, instance=instance.syslog_name)
     tasks = [asyncio.create_task(pump.run()), asyncio.create_task(intake.run())]
     reader.start()
     await ended.wait()

@@ -17,6 +17,7 @@ from stsguard.outbound.datagrams import (
     MERGE_FROM,
     MERGE_SLICE,
     SLICE,
+    STEP,
     DatagramPump,
     DatagramTally,
     RefusedDatagrams,
@@ -95,9 +96,14 @@ class Pumped:
         self.taken: Counter[bytes] = Counter()
         self.clock = Clock()
         self.tally = DatagramTally(max_distinct=max_distinct)
-        self.pump = DatagramPump(
-            self.tally, self.deliver, lambda: self.calls.append("resume"), clock=self.clock, instance="mx"
-        )
+        self.drained = 0
+        self.pump = DatagramPump(self.tally, self.deliver, self, clock=self.clock, instance="mx")
+
+    def resume(self) -> None:
+        self.calls.append("resume")
+
+    def drain(self) -> None:
+        self.drained += 1
 
     def deliver(self, taken: list[tuple[bytes, int]], at: datetime, instance: str) -> None:
         self.calls.append((len(taken), at, instance))
@@ -129,10 +135,12 @@ async def test_pump_hands_on_in_slices_after_the_reader_may_go_on() -> None:
     await pumped.pump.flush()
     task.cancel()
     now = pumped.clock.now()
-    assert pumped.calls == ["resume", (SLICE, now, "mx"), (SLICE, now, "mx"), (1, now, "mx")]
+    assert pumped.calls == ["resume", *[(STEP, now, "mx")] * (2 * SLICE // STEP), (1, now, "mx")]
+    assert pumped.drained == len(pumped.calls) - 1  # the socket is looked at after each
     assert others >= 3
+    pumped.calls.clear()
     await pumped.pump.flush()
-    assert pumped.calls[4:] == ["resume"]
+    assert pumped.calls == ["resume"]
 
 
 async def test_pump_flushes_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:

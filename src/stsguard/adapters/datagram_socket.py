@@ -141,7 +141,12 @@ class DatagramReader:
         self._socket.close()
 
     def drain(self) -> None:
-        """Read what is there, up to one batch; with more left the loop calls again after everybody else's turn."""
+        """Read what is there, up to one batch; with more left the loop calls again after everybody else's turn.
+
+        To be called as well by whoever holds up the loop for long. No effect while there is no room.
+        """
+        if self._loop is not None and not self._reading:
+            return
         view = memoryview(self._buffer)
         read, receive_into = 0, self._socket.recv_into
         try:

@@ -80,9 +80,7 @@ class Hearing:
         sock.setblocking(False)
         tally = DatagramTally()
         reader = DatagramReader(sock, tally.add)
-        pump = DatagramPump(
-            tally, self.intake.datagrams, reader.resume, clock=self._clock, instance=instance.syslog_name
-        )
+        pump = DatagramPump(tally, self.intake.datagrams, reader, clock=self._clock, instance=instance.syslog_name)
         self._readers.append(reader)
         self._pumps.append(pump)
         self._sources.append(where)
