@@ -17,7 +17,7 @@ from stsguard.outbound.sessions import SessionIntake
 from stsguard.ports import Clock, CounterStore
 
 LOCAL_TIME = Path("/etc/localtime")
-STORE_RETRY_SECONDS = 5.0
+STORE_RETRY_SECONDS = 1.0
 # syslog_name of the transport that carries our own reports where Postfix is older than 3.10 (postfix/master.cf):
 # RFC 8460 §3: a sender SHOULD NOT report the sessions of its reports.
 OWN_REPORTS = "/stsguard-report/"
@@ -44,7 +44,9 @@ class MailLog:
     async def run(self) -> None:
         """Follow the log and count its sessions, for ever."""
         if self._position is None:
-            self._position = await self._stored_position()
+            # Looked at first: what is written while the database opens counts, also where no position is stored yet.
+            end = self._present_end()
+            self._position = await self._stored_position() or end
         self._follower = self._open(self._position)
         async for batch in self._batches(self._follower):
             if batch.lost or batch.from_start:
@@ -53,6 +55,15 @@ class MailLog:
             sessions = self._reader.feed_all(lines, self._clock.now())
             self._position = batch.position or self._position
             self._intake.sessions(sessions, {self._name: batch.position} if batch.position else None)
+
+    def _present_end(self) -> str:
+        """The position behind the last line of a file; empty for the journal, and where there is no file."""
+        follower = self._open("")
+        if isinstance(follower, JournalFollower):
+            return ""
+        batch = follower.poll()
+        follower.close()
+        return batch.position if batch is not None else ""
 
     async def _stored_position(self) -> str:
         """Where the last process stopped. Without the database nobody knows, so nothing is counted before it opens."""

@@ -1,0 +1,64 @@
+"""The daemon's mail log: what is written while it starts counts."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from stsguard.app.mail_log import MailLog
+from stsguard.config.mail_values import MailLogFile
+from stsguard.config.model import SessionsConfig
+from stsguard.core.errors import StoreUnavailable
+from stsguard.core.session import Session
+from tests.unit.fakes import Clock
+
+LIMIT_SECONDS = 20.0
+LINES = """\
+Nov 22 06:00:00 mta postfix/smtp[7]: Trusted TLS connection established to mx.example.com[192.0.2.25]:25: TLSv1.3
+Nov 22 06:00:00 mta postfix/smtp[7]: 4D40D1EC: to=<user@example.com>, relay=mx.example.com[192.0.2.25]:25, delay=0.4, \
+delays=0.1/0.1/0.1/0.1, dsn=2.0.0, status=sent (250 2.0.0 Ok)
+"""
+
+
+class _Store:
+    """A database without positions that opens late; `asked` says that it was tried."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.opened = False
+
+    async def load_positions(self) -> Mapping[str, str]:
+        self.asked.set()
+        if not self.opened:
+            raise StoreUnavailable("the store is not open")
+        return {}
+
+
+class _Intake:
+    def __init__(self) -> None:
+        self.taken: list[Session] = []
+        self.came = asyncio.Event()
+
+    def sessions(self, sessions: Sequence[Session], positions: Mapping[str, str] | None = None) -> None:
+        del positions
+        self.taken += sessions
+        if sessions:
+            self.came.set()
+
+
+async def test_lines_written_while_the_database_opens_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "mail.log"
+    path.write_text(LINES.replace("example.com", "before.example"))
+    store, intake = _Store(), _Intake()
+    instance = SessionsConfig(None, "", "", 0o622, MailLogFile(path), "postfix")
+    clock = Clock(datetime(2026, 11, 22, 6, 1, tzinfo=UTC))
+    following = asyncio.create_task(MailLog(instance, store, intake, clock).run())  # type: ignore[arg-type]  # the parts it uses
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await store.asked.wait()
+        with path.open("a") as log:
+            log.write(LINES)
+        store.opened = True
+        await intake.came.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert [session.recipient_domain for session in intake.taken] == ["example.com"]
