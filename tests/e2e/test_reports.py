@@ -19,7 +19,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 SIDE_BY_SIDE = 12
 BUILT_LIMIT_SECONDS = 40.0
-HEARD = (Heard(Version("by-datagrams", "datagrams", "policy-tlsrpt"), by_datagram=True, by_log=False),)
+HEARD = (
+    Heard(Version("by-datagrams", "datagrams", "policy-tlsrpt"), by_datagram=True, by_log=False),
+    Heard(Version("by-log", "log", "policy-tlsrpt"), by_datagram=False, by_log=True),
+    Heard(Version("by-both", "both", "policy-tlsrpt"), by_datagram=True, by_log=True),
+    Heard(Version("by-log-37", "log37", "policy"), by_datagram=False, by_log=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
