@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from stsguard.adapters.datagram_socket import DatagramReader, open_datagram_socket
+from stsguard.app.latency import prefer_latency
 from stsguard.app.parts import build_parts
 from stsguard.config.load import load
 from stsguard.log import set_up
@@ -72,6 +73,7 @@ def main() -> None:
     import uvloop
 
     set_up(level="error", form="text")
+    prefer_latency()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         read = runner.run(_read(Path(sys.argv[1])))
     usage = resource.getrusage(resource.RUSAGE_SELF)

@@ -18,6 +18,7 @@ from stsguard.adapters.datagram_socket import is_datagram_socket
 from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer, json_response
 from stsguard.adapters.listening import beyond_loopback, listen_inet, listen_unix
 from stsguard.adapters.overrides_file import read_overrides, stamp
+from stsguard.app.latency import prefer_latency
 from stsguard.app.parts import build_parts
 from stsguard.app.readiness import ask_resolver, postfix_readiness, resolver_readiness
 from stsguard.app.reports import Reporting
@@ -329,6 +330,7 @@ def run_outbound(config: Config) -> None:
         await OutboundDaemon(config).run()
 
     _raise_file_limit()
+    prefer_latency()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
 
