@@ -378,6 +378,16 @@ def test_a_level_that_verifies_nothing_is_judged_by_our_own_verification(level: 
     assert judge(replace(SUCCESS, tls_level="secure"), known) == (success(STS),)
 
 
+def test_plaintext_at_a_host_that_our_probe_had_tls_with_is_not_claimed() -> None:
+    """A log that lost the line of the TLS session looks just so."""
+    for known in (Known(), Known(policy=TESTING)):
+        assert judge(PLAINTEXT, replace(known, probes=(probe(),))) == ()
+        assert judge(PLAINTEXT, replace(known, probes=(probe(ResultType.CERTIFICATE_EXPIRED),))) == ()
+        without = probe(ResultType.STARTTLS_NOT_SUPPORTED, tls=False)
+        assert judge(PLAINTEXT, replace(known, probes=(without,))) != ()
+        assert judge(PLAINTEXT, replace(known, probes=(probe(minutes=-61),))) != ()
+
+
 def test_rfc8461_5_plaintext_in_enforce_mode_was_asked_for() -> None:
     assert judge(PLAINTEXT, Known(policy=ENFORCE)) == ()
 

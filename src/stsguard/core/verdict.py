@@ -92,6 +92,10 @@ def judge(session: Session, known: Known) -> tuple[Count, ...]:
     if known.override is not None and known.override.kind is not OverrideKind.ENFORCE:
         # RFC 8460 §4.4 policy-type: what the operator laid down is no policy of the domain, so nothing is said of it.
         return ()
+    if session.seen is Seen.PLAINTEXT and _offers_tls(session, known.probes):
+        # RFC 8460 §4.3.1 starttls-not-supported would be untrue. A log that lost the line of the TLS session looks the
+        # same as one without TLS; what we did not see or verify we do not claim.
+        return ()
     if _is_dane(session, known):
         result = _dane_result(session, known)
         return _dane_counts(session, known, result) if result is not None else ()
@@ -293,6 +297,12 @@ def _verification(session: Session, probes: Iterable[MxProbe]) -> MxProbe | None
         and abs(probe.at - session.at) <= VERIFIED_WITHIN
     ]
     return min(found, key=lambda probe: abs(probe.at - session.at)) if found else None
+
+
+def _offers_tls(session: Session, probes: Iterable[MxProbe]) -> bool:
+    """Whether our own probe had TLS with that MX host and address within the hour."""
+    probe = _verification(session, probes)
+    return probe is not None and probe.tls
 
 
 def _probe_detail(session: Session, result_type: ResultType, probe: MxProbe, consequence: str) -> FailureDetail:
