@@ -234,6 +234,21 @@ async def test_bogus_is_final() -> None:
         assert second.queries == []
 
 
+@pytest.mark.parametrize(
+    ("with_cd", "reason"),
+    [(dns.rcode.NOERROR, LookupReason.BOGUS), (dns.rcode.SERVFAIL, LookupReason.SERVFAIL)],
+)
+async def test_rfc4035_3_2_2_tlsa_that_is_withheld_unless_cd_is_set_is_bogus(
+    with_cd: dns.rcode.Rcode, reason: LookupReason
+) -> None:
+    """As Unbound answers by default, without an extended error."""
+
+    def withhold(query: dns.message.Message, _over_tcp: bool) -> Sequence[bytes]:
+        return [respond(query, rcode=with_cd if query.flags & dns.flags.CD else dns.rcode.SERVFAIL)]
+
+    assert (await failure(withhold, lambda resolver: resolver.lookup_tlsa(NAME))).reason is reason
+
+
 async def test_most_telling_failure_is_raised() -> None:
     def fail(query: dns.message.Message, _over_tcp: bool) -> Sequence[bytes]:
         return [respond(query, rcode=dns.rcode.SERVFAIL)]

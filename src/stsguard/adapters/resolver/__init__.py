@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeVar
 
+import dns.flags
 import dns.message
 import dns.name
 import dns.rdata
@@ -144,9 +145,15 @@ class DnsResolver:
         """TLSA records at `name`, which carries its port and protocol labels already.
 
         Raises:
-            LookupFailed: for every way to fail, more than 100 records included.
+            LookupFailed: for every way to fail, more than 100 records included. The reason is BOGUS also where the
+                nameserver does not say so: it withholds the answer, and gives it to who wants no validation.
         """
-        found = await self._lookup(name, dns.rdatatype.TLSA)
+        try:
+            found = await self._lookup(name, dns.rdatatype.TLSA)
+        except LookupFailed as exc:
+            if exc.reason is LookupReason.SERVFAIL and await self._is_withheld(name, dns.rdatatype.TLSA):
+                raise LookupFailed(LookupReason.BOGUS, exc.question, "answered with CD set only") from exc
+            raise
         return _answer(found, _convert(found, to_tlsa, MAX_TLSA_RECORDS))
 
     async def lookup_cname_secure(self, name: Domain) -> bool:
@@ -167,6 +174,18 @@ class DnsResolver:
         """
         owner = to_wire_name(name, f"{name} {dns.rdatatype.to_text(rdtype)}")
         return await self._query(owner, rdtype, asyncio.get_running_loop().time() + self._timeout)
+
+    async def _is_withheld(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> bool:
+        """Whether a nameserver answers with CD set, by which it leaves validation to us (RFC 4035 §3.2.2)."""
+        query = make_query(to_wire_name(name, str(name)), rdtype)
+        query.flags |= dns.flags.CD
+        for nameserver in self._nameservers:
+            try:
+                await self._ask(query, nameserver, self._try_timeout)
+            except LookupFailed:
+                continue
+            return True
+        return False
 
     async def _lookup_or_failure(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> _Found | LookupFailed:
         try:
