@@ -1,4 +1,5 @@
-"""`make demo`: what stsguard makes a real Postfix do, for destinations good and bad, beside what the RFCs demand.
+"""`make demo`: what stsguard makes a real Postfix do, for destinations good and bad, beside what the RFCs demand, and
+what it reports of it, beside what Postfix alone would have reported.
 
 All is real and nothing leaves the machine: a private namespace with signed DNS, a validating resolver, an HTTPS policy
 host, MX servers, `stsguard outbound`, and this system's Postfix with a configuration and a queue of its own. Exit
@@ -10,14 +11,16 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from tests.lab import postfix
 from tests.lab.lab import Lab, PostfixPlan, what_is_missing
 from tests.lab.maillog import Outcome
 from tests.lab.namespace import LabFailed
-from tests.lab.runner import Campaign, RunResult, Version
+from tests.lab.report_cases import BY_SCENARIO
+from tests.lab.reports import NOTHING, Heard, built_as_expected, postfix_alone
+from tests.lab.runner import SETTINGS, Campaign, RunResult, Version
 from tests.lab.scenario_model import MAIN_DAEMON, Scenario
 from tests.lab.scenarios import BY_NAME
 
@@ -48,6 +51,38 @@ COLUMNS = (
     ("the RFC demands", 17),
     ("agree", 5),
 )
+REPORT_COLUMNS = (("destination", 16), ("Postfix alone reports", 42), ("stsguard reports", 42), ("agree", 5))
+REPORTS_LIMIT_SECONDS = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What came of a destination: its delivery, and what the reports say, `alone` None where Postfix knows none."""
+
+    run: RunResult
+    reported: str
+    alone: str | None
+
+    @property
+    def expected(self) -> str:
+        """What the report has to say."""
+        return BY_SCENARIO[self.run.scenario.name].expected(_heard(self.run.version))
+
+    @property
+    def delivery_agrees(self) -> bool:
+        """Whether the delivery was what the RFC demands."""
+        return self.run.agrees and self.run.fulfils_the_rfc
+
+    @property
+    def report_agrees(self) -> bool:
+        """Whether the report is the true one, and Postfix alone says what it is known to say."""
+        known = self.alone is None or self.alone == BY_SCENARIO[self.run.scenario.name].alone
+        return known and self.reported == self.expected
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all is as it has to be."""
+        return self.delivery_agrees and self.report_agrees
 
 
 def main() -> int:
@@ -70,33 +105,42 @@ def main() -> int:
         progress("interrupted; everything is stopped")
         return 130
     print(_table(results))
-    disagreeing = [result for result in results if not _agrees(result)]
+    print(f"\nThe reports of today ({results[0].run.version.postfix} is heard by its log):\n\n{_report_table(results)}")
+    if any(result.alone is None for result in results):
+        print(f"\nThis Postfix ({results[0].run.version.postfix}) has no TLSRPT; in brackets what 3.10 alone reports.")
+    disagreeing = [result for result in results if not result.agrees]
     for result in disagreeing:
-        print(f"\n{result}")
+        print(f"\n{result.run}\n  report: expected {result.expected}, got {result.reported}")
     verdict = "all agree" if not disagreeing else f"{len(disagreeing)} DISAGREE"
     print(f"\n{len(results)} destinations, {verdict}, {time.monotonic() - started:.0f} s")
     return 1 if disagreeing else 0
 
 
-def _results(progress: Callable[[str], None]) -> list[RunResult]:
+def _results(progress: Callable[[str], None]) -> list[Shown]:
     version = _version()
+    heard = _heard(version)
     scenarios = [replace(BY_NAME[name], daemon=MAIN_DAEMON) for name, _, _ in DESTINATIONS]
     progress(f"a namespace of its own: DNS, policy host, MX servers, Postfix {version.postfix}")
     plan = PostfixPlan(
         version.postfix,
         postfix.SYSTEM_ROOT,
         policy_map=f"socketmap:unix:stsguard/{MAIN_DAEMON}.sock:{version.map_name}",
+        settings=heard.postfix_settings(),
+        tlsrpt=not version.is_37,
     )
     with Lab([plan]) as lab:
         progress("publishing the destinations, starting stsguard")
-        campaign = Campaign(lab, scenarios, [version])
+        settings = {MAIN_DAEMON: SETTINGS[MAIN_DAEMON]}
+        campaign = Campaign(lab, scenarios, [version], settings=settings, sessions=[heard.section()])
 
-        async def run() -> list[RunResult]:
+        async def run() -> list[Shown]:
             await campaign.prepare()
             await campaign.start()
             progress("sending a message to each")
             try:
-                return await asyncio.gather(*(one(scenario) for scenario in scenarios))
+                runs = await asyncio.gather(*(one(scenario) for scenario in scenarios))
+                progress("building the day's reports")
+                return await report(runs)
             finally:
                 await campaign.stop()
 
@@ -105,6 +149,21 @@ def _results(progress: Callable[[str], None]) -> list[RunResult]:
             if result.outcome is not None:
                 progress(f"{scenario.name}: {result.outcome.status}")
             return result
+
+        async def report(runs: list[RunResult]) -> list[Shown]:
+            expected = {run.domain: BY_SCENARIO[run.scenario.name].expected(heard) for run in runs}
+            reports = await built_as_expected(
+                campaign.daemon(), lab.outside, expected, limit_seconds=REPORTS_LIMIT_SECONDS
+            )
+            recorder = lab.tlsrpt.get(version.postfix)
+            return [
+                Shown(
+                    run,
+                    reports.get(run.domain, NOTHING),
+                    postfix_alone(recorder.of_domain(run.domain)) if recorder is not None else None,
+                )
+                for run in runs
+            ]
 
         results = lab.call(run())
     progress("everything is stopped, and nothing of it is left")
@@ -122,13 +181,24 @@ def _version() -> Version:
     return Version(text, "demo", "policy-tlsrpt" if numbers >= FIRST_WITH_TLSRPT else "policy")
 
 
-def _agrees(result: RunResult) -> bool:
-    return result.agrees and result.fulfils_the_rfc
+def _heard(version: Version) -> Heard:
+    return Heard(version, by_datagram=False, by_log=True)
 
 
-def _table(results: list[RunResult]) -> str:
-    rows = [tuple(name for name, _ in COLUMNS), tuple("-" * width for _, width in COLUMNS)]
-    for result, (_, name, says) in zip(results, DESTINATIONS, strict=True):
+def _report_table(results: list[Shown]) -> str:
+    rows = []
+    for result, (_, name, _) in zip(results, DESTINATIONS, strict=True):
+        known = BY_SCENARIO[result.run.scenario.name].alone
+        unheard = NOTHING if known == NOTHING else f"{NOTHING} [{known}]"
+        alone = result.alone if result.alone is not None else unheard
+        rows.append((name, alone, result.reported, "yes" if result.report_agrees else "NO"))
+    return _columns(rows, REPORT_COLUMNS)
+
+
+def _table(results: list[Shown]) -> str:
+    rows = []
+    for shown, (_, name, says) in zip(results, DESTINATIONS, strict=True):
+        result = shown.run
         scenario = result.scenario
         rows.append(
             (
@@ -137,10 +207,15 @@ def _table(results: list[RunResult]) -> str:
                 result.answer.replace("secure -", "secure, no host"),
                 _did(result.outcome),
                 f"{scenario.demand}\n{scenario.section}",
-                "yes" if _agrees(result) else "NO",
+                "yes" if shown.delivery_agrees else "NO",
             )
         )
-    return "\n".join(line for row in rows for line in _lines(row))
+    return _columns(rows, COLUMNS)
+
+
+def _columns(rows: Sequence[tuple[str, ...]], columns: Sequence[tuple[str, int]]) -> str:
+    head = [tuple(name for name, _ in columns), tuple("-" * width for _, width in columns)]
+    return "\n".join(line for row in (*head, *rows) for line in _lines(row, [width for _, width in columns]))
 
 
 def _did(outcome: Outcome | None) -> str:
@@ -151,8 +226,7 @@ def _did(outcome: Outcome | None) -> str:
     return f"{outcome.status} {outcome.dsn}\n{outcome.text.partition(', but')[0]}"
 
 
-def _lines(row: tuple[str, ...]) -> list[str]:
-    widths = [width for _, width in COLUMNS]
+def _lines(row: tuple[str, ...], widths: Sequence[int]) -> list[str]:
     cells = [
         [line for text in cell.split("\n") for line in textwrap.wrap(text, width) or [""]]
         for cell, width in zip(row, widths, strict=True)

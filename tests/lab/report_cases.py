@@ -29,6 +29,7 @@ class ReportCase:
 
 REPORT_CASES = (
     ReportCase("enforce-good", "sts: 1 ok", "sts: 1 ok"),
+    ReportCase("wildcard-one-label", "sts: 1 ok", "sts: 1 ok"),
     ReportCase("idn-recipient", "sts: 1 ok", "sts: 1 ok"),
     ReportCase("wrong-name", "sts: 1 failed, certificate-host-mismatch", "sts: 1 failed, certificate-host-mismatch"),
     ReportCase("expired", "sts: 1 failed, certificate-expired", "sts: 1 failed, certificate-expired"),
@@ -83,5 +84,9 @@ REPORT_CASES = (
     ReportCase(
         "tlsa-unusable-no-policy", "tlsa: 1 failed, tlsa-invalid", "tlsa: 1 failed, tlsa-invalid", mx_host_too=True
     ),
+    # No connection is made, and Postfix does not say why.
+    ReportCase("tlsa-bogus-everywhere", NOTHING, "tlsa: 1 failed, dnssec-invalid", mx_host_too=True),
     ReportCase("tlsa-unusable-enforce", "sts: 1 ok", "sts: 1 ok; tlsa: tlsa-invalid"),
 )
+
+BY_SCENARIO = {case.scenario: case for case in REPORT_CASES}
