@@ -38,15 +38,13 @@ async def _read(config_file: Path) -> int:
     )
     tally = DatagramTally()
     ended = asyncio.Event()
-    read = 0
+    add = tally.add
 
     def receive(datagram: bytes) -> bool:
-        nonlocal read
         if datagram == END:
             ended.set()
             return False
-        read += 1
-        return tally.add(datagram)
+        return add(datagram)
 
     reader = DatagramReader(
         open_datagram_socket(instance.tlsrpt_socket, mode=instance.tlsrpt_mode),
@@ -64,8 +62,7 @@ async def _read(config_file: Path) -> int:
     reader.close()
     await stores.sessions.close()
     assert not intake.refused.kept()
-    assert heard.value("read") == read, "some were not counted"
-    return read
+    return heard.value("read")
 
 
 def main() -> None:

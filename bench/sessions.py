@@ -29,7 +29,7 @@ START_SECONDS = 30.0
 OFFERED = 20_000
 LONG_QUEUE = 512  # what the daemon advises; Linux has 10
 # Datagrams a run: of the fast readers, of the slow one. The daemon holds up to 50,000 counters between two flushes.
-LOADS = {"repeat": (600_000, 30_000), "differ": (200_000, 30_000), "domains": (40_000, 20_000)}
+LOADS = {"repeat": (2_000_000, 60_000), "differ": (200_000, 30_000), "domains": (40_000, 20_000)}
 SMOKE = 2_000
 
 

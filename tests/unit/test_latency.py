@@ -7,7 +7,7 @@ PROGRAM = """
 import gc, sys
 from stsguard.app.latency import prefer_latency
 prefer_latency()
-print(sys.getswitchinterval(), gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count() > 1000)
+print(round(sys.getswitchinterval(), 6), gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count() > 100)
 """
 
 

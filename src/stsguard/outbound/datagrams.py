@@ -52,10 +52,12 @@ class DatagramTally:
         It is counted all the same, so that the one that fills it is not lost.
         """
         counts = self._counts
-        if datagram in counts:
+        try:
             counts[datagram] += 1
+        except KeyError:
+            counts[datagram] = 1
+        else:
             return True
-        counts[datagram] = 1
         self._bytes += len(datagram)
         if len(counts) < self._max_distinct and self._bytes < self._max_bytes:
             return True
