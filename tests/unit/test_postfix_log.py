@@ -400,6 +400,12 @@ def test_tlsproxy_of_3_7() -> None:
 def test_tlsproxy_of_3_7_handshake_and_tlsa() -> None:
     broken = line(f"SSL_connect error to {MX}:25: -1", pid=7, tag=TLSPROXY)
     assert outcomes([broken, line(delivery(status=HANDSHAKE))]) == [failure("validation-failure tls-handshake-failure")]
+    # As 3.7.11 says it where the server hangs up; a server's part in a handshake of ours is another service.
+    nameless = "TLS handshake failed for service=smtp peer=[192.0.2.1]:25"
+    broken = line(nameless, pid=7, tag=TLSPROXY)
+    assert outcomes([broken, line(delivery(status=HANDSHAKE))]) == [failure("validation-failure tls-handshake-failure")]
+    ours = line(nameless.replace("=smtp ", "=smtpd "), pid=7, tag=TLSPROXY)
+    assert outcomes([ours, line(delivery(status=HANDSHAKE))]) == []
     unusable = line(f"warning: {MX}:25: all TLSA records unusable", pid=7, tag=TLSPROXY)
     lines = [unusable, line(established(word="Untrusted")), line(delivery())]
     assert outcomes(lines) == [failure("tlsa-invalid all-TLSA-records-unusable")]

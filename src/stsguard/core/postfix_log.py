@@ -248,14 +248,16 @@ class LogReader:
             if endpoint is None:
                 return True
             attempt = new_attempt(process, endpoint)
-        proxied = self._recently_proxied(attempt.endpoint, line.at)
+        nameless = attempt.endpoint._replace(host="")
+        looked_up = [self._recently_proxied(each, line.at) for each in (attempt.endpoint, nameless)]
+        proxied = [each for each in looked_up if each is not None]
         if text == _UNVERIFIED:
             attempt.failure = attempt.suspected or by_word(attempt.word)
-        elif attempt.handshake_failed or (proxied is not None and proxied.handshake_failed):
+        elif attempt.handshake_failed or any(each.handshake_failed for each in proxied):
             # Without that line it was our own TLS that failed: not theirs, and not reported as such.
             attempt.failure, attempt.handshake_failed = _HANDSHAKE, True
-        if proxied is not None:
-            proxied.handshake_failed = False
+        for each in proxied:
+            each.handshake_failed = False
         return True
 
     def _finish(self, line: Line, process: Process, event: Delivery) -> list[Session]:

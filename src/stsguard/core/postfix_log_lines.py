@@ -47,7 +47,7 @@ class ChainFailed(NamedTuple):
 
 
 class HandshakeFailed(NamedTuple):
-    """The handshake broke."""
+    """The handshake broke. tlsproxy(8) does not name the host then: it is empty."""
 
     endpoint: Endpoint
 
@@ -153,6 +153,10 @@ _ESTABLISHED = re.compile(
 )
 _CHAIN = re.compile(rf"(?:(?:server|CA) )?certificate verification failed for {_ENDPOINT}: (?P<why>.*)")
 _HANDSHAKE = re.compile(rf"SSL_connect error to {_ENDPOINT}: ")
+_PROXY_HANDSHAKE = re.compile(
+    r"TLS handshake failed for service=smtp peer=\[(?P<address>[0-9A-Fa-f.:]{2,45})(?:%[0-9A-Za-z._-]{1,20})?\]"
+    r":(?P<port>[0-9]{1,5})"
+)
 _TLSA = re.compile(rf"warning: {_ENDPOINT}: all TLSA records unusable")
 _REPORT = re.compile(
     rf"TLSRPT: status=(?P<status>success|failure), domain=(?P<domain>[^\s,]{{1,255}}), receiving_mx={_HOST}"
@@ -349,6 +353,9 @@ def _parse_event(line: str, start: int) -> Event | None:
     if first == "SSL_":
         found = _HANDSHAKE.match(line, start)
         return HandshakeFailed(_endpoint(found)) if found else None
+    if first == "TLS ":
+        found = _PROXY_HANDSHAKE.match(line, start)
+        return HandshakeFailed(Endpoint("", found["address"].lower(), int(found["port"]))) if found else None
     if first in _WORDS:
         found = _ESTABLISHED.match(line, start)
         if found is None:
