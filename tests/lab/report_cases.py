@@ -4,6 +4,7 @@ In the form of `tests.lab.reports`. `reported` is by the mail log of Postfix 3.1
 3.7, less is seen or Postfix does something else: there the line has a column of its own.
 """
 
+import re
 from dataclasses import dataclass
 
 from tests.lab.reports import NOTHING, Heard
@@ -18,7 +19,14 @@ class ReportCase:
     reported: str
     by_datagram: str = ""
     on_37: str = ""
+    counted_by_time: bool = False  # the number depends on how long the destination is in use
     mx_host_too: bool = False  # under DANE the MX host's own report says the same (RFC 8460 §1.1)
+
+    def agrees(self, reported: str, heard: Heard) -> bool:
+        """Whether this is what the report has to say."""
+        if self.counted_by_time:
+            reported = re.sub(r" x\d+", "", re.sub(r"\d+ failed", "1 failed", reported))
+        return reported == self.expected(heard)
 
     def expected(self, heard: Heard) -> str:
         """What the report has to say."""
@@ -84,8 +92,8 @@ REPORT_CASES = (
     ReportCase(
         "tlsa-unusable-no-policy", "tlsa: 1 failed, tlsa-invalid", "tlsa: 1 failed, tlsa-invalid", mx_host_too=True
     ),
-    # No connection is made, and Postfix does not say why.
-    ReportCase("tlsa-bogus-everywhere", NOTHING, "tlsa: 1 failed, dnssec-invalid", mx_host_too=True),
+    # No connection is made, and Postfix does not say why. Counted with each decision while the destination is in use.
+    ReportCase("tlsa-bogus-everywhere", NOTHING, "tlsa: 1 failed, dnssec-invalid", counted_by_time=True),
     ReportCase("tlsa-unusable-enforce", "sts: 1 ok", "sts: 1 ok; tlsa: tlsa-invalid"),
 )
 
