@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from stsguard.config.options import OPTIONS
 from stsguard.core.postfix_advice import DEFAULT_LISTEN, SOCKET_NAME
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,13 @@ def test_the_socket_is_where_main_cf_is_told_to_look() -> None:
         if line.startswith("ListenStream=")
     ]
     assert listen == [f"/var/spool/postfix/{SOCKET_NAME}", DEFAULT_LISTEN.removeprefix("inet:")]
+
+
+def test_sessions_are_heard_where_the_configuration_says() -> None:
+    (default,) = [
+        option.default for option in OPTIONS if (option.section, option.name) == ("sessions", "tlsrpt_socket")
+    ]
+    assert read_unit(UNITS[1])["Socket"]["ListenDatagram"] == default
 
 
 def test_the_units_belong_together() -> None:
