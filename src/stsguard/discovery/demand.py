@@ -175,7 +175,8 @@ class Demands:
         ttl = reply_ttl_seconds(mx.ttl if isinstance(mx, MxEvidence) else 0)
         destination.evidence_until = self._clock.monotonic() + ttl
         demand = self._decide(destination, mx, state)
-        contained("sessions", partial(self.on_evidence, destination, demand))
+        if not ahead_seconds:  # a renewal is no delivery attempt
+            contained("sessions", partial(self.on_evidence, destination, demand))
         return demand
 
     async def _gather(
