@@ -147,6 +147,10 @@ BAD = [
         """["a.example"] policy = ' ': must be a text such as 'secure match=mx.example.com servername=hostname'""",
     ),
     (
+        '["a.example"]\npolicy = ","',  # found by fuzzing
+        """["a.example"] policy = ',': must be a text such as 'secure match=mx.example.com servername=hostname'""",
+    ),
+    (
         '["a.example"]\npolicy = 1',
         """["a.example"] policy = 1: must be a text such as 'secure match=mx.example.com servername=hostname'""",
     ),

@@ -156,9 +156,9 @@ def _parse_policy(name: str, value: object) -> str:
     def refuse(what: str) -> OverrideInvalid:
         return OverrideInvalid(f'["{name}"] policy = {value!r}: {what}')
 
-    if not isinstance(value, str) or not value.strip():
+    words = value.replace(",", " ").split() if isinstance(value, str) else []
+    if not words:
         raise refuse("must be a text such as 'secure match=mx.example.com servername=hostname'")
-    words = value.replace(",", " ").split()
     level = words[0].lower()
     if level not in LEVELS:
         raise refuse(f"{words[0]!r} is no TLS security level; allowed are {', '.join(LEVELS)}")
