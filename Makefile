@@ -24,6 +24,7 @@ help:
 	@echo "make lint types fuzz bench"
 
 $(VENV)/.stamp: pyproject.toml
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/tools/install-packages.sh python3-venv
 	@echo "installing the Python packages into $(VENV), which takes a minute"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,postgresql]'
@@ -36,10 +37,11 @@ $(PINNED)/.stamp: pyproject.toml tests/debian13.txt
 	@touch $@
 
 packages-demo:
-	@tests/tools/install-packages.sh unbound nsd iproute2 postfix openssl
+	@tests/tools/install-packages.sh unbound nsd ldnsutils iproute2 postfix openssl
 
 packages-test:
-	@tests/tools/install-packages.sh unbound nsd iproute2 postfix openssl debootstrap postgresql
+	@tests/tools/install-packages.sh unbound nsd ldnsutils iproute2 postfix openssl \
+		debootstrap postgresql systemd gcc libc6-dev
 
 chroots: $(VENV)/.stamp packages-test
 	@$(SUDO) $(BIN)/python -m tests.lab.chroots prepare
