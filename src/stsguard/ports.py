@@ -10,6 +10,9 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from stsguard.core.dane import Answer, MxRecord, TlsaRecord
+from stsguard.core.findings import HostingFinding, SeenFinding
+from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
+from stsguard.core.inspection import PolicyAt, RecordAt
 from stsguard.core.mtasts import Policy
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.policycache import StoredPolicy
@@ -269,3 +272,113 @@ class Signer(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """`message` with a DKIM-Signature field in front."""
+
+
+class DomainStore(Protocol):
+    """Keeps our own domains with all versions of their policies. Every change is one transaction, so that a process
+    killed at any moment leaves either all of it or nothing. Every method raises `StoreUnavailable` where the database
+    can't be used."""
+
+    async def revision(self) -> int:
+        """The number of the last change to any domain, growing; cheap, for several times a second."""
+
+    async def load_domain(self, policy_domain: Domain) -> HostedDomain | None:
+        """The domain, retired or not; None where it is not hosted."""
+
+    async def load_domains(self, after_revision: int = 0) -> Sequence[HostedDomain]:
+        """All domains changed after that revision, in order of their names; retired ones included."""
+
+    async def save_domain(self, domain: HostedDomain, events: Sequence[HistoryEvent]) -> HostedDomain | None:
+        """Write `domain` with its versions and add `events` to its history, if it is stored with the revision that
+        `domain` has (0: not at all); the domain with its new revision. None where another process was first: load it,
+        decide anew, and save that."""
+
+    async def load_history(self, policy_domain: Domain) -> Sequence[HistoryEvent]:
+        """What happened to it, oldest first."""
+
+
+class FindingStore(Protocol):
+    """Keeps what is wrong with our own domains, since when and until when. Raises `StoreUnavailable`."""
+
+    async def save_findings(
+        self, policy_domain: Domain, findings: Sequence[HostingFinding], now: datetime
+    ) -> tuple[Sequence[SeenFinding], Sequence[SeenFinding]]:
+        """Note what an inspection at `now` found: those that came with it, and those that went."""
+
+    async def load_findings(self, policy_domain: Domain | None = None) -> Sequence[tuple[Domain, SeenFinding]]:
+        """The findings, gone ones included, latest first; of one domain or of all."""
+
+
+class PolicyFetchStore(Protocol):
+    """Keeps who fetched our policies. Raises `StoreUnavailable`."""
+
+    async def add_policy_fetches(self, rows: Sequence[PolicyFetchRow]) -> None:
+        """Add these to what is counted already."""
+
+    async def load_policy_fetches(self, policy_domain: Domain, since: date) -> Sequence[PolicyFetchRow]:
+        """What was counted from that UTC day on, latest day first."""
+
+    async def delete_policy_fetches(self, before: date) -> int:
+        """Delete what was counted before that day; how many rows."""
+
+
+class CertificateStore(Protocol):
+    """Keeps the state of certificates and of challenges under way, for every process. Raises `StoreUnavailable`."""
+
+    async def load_certificate_states(self) -> Sequence[CertificateState]:
+        """The states of all Policy Hosts that were ever tried."""
+
+    async def save_certificate_state(self, state: CertificateState) -> None:
+        """Write it in place of what is there."""
+
+    async def claim_certificate(self, policy_host: Domain, node: str, now: datetime, lease_seconds: float) -> bool:
+        """Whether `node` is now the one that orders a certificate for this host; the claim ends by itself."""
+
+    async def save_challenge(self, challenge: AcmeChallenge) -> None:
+        """Have every process answer it until it expires."""
+
+    async def load_challenges(self, now: datetime) -> Sequence[AcmeChallenge]:
+        """Those under way; expired ones are deleted."""
+
+    async def load_challenge(self, kind: str, token: str, now: datetime) -> AcmeChallenge | None:
+        """The one under way with this token."""
+
+    async def delete_challenge(self, kind: str, token: str) -> None:
+        """It is over."""
+
+
+class Authority(Protocol):
+    """Asks the authoritative servers of a zone themselves, every one at every address, past all caches."""
+
+    async def lookup_txt_everywhere(self, name: Domain) -> Sequence[RecordAt]:
+        """The TXT records at `name` at each authoritative server; a server that does not answer is among them with its
+        problem.
+
+        Raises:
+            LookupFailed: the servers themselves can't be found.
+        """
+
+
+class PolicyInspector(Protocol):
+    """Fetches a policy from one given address of its Policy Host, as a sender would (RFC 8461 §3.3)."""
+
+    async def fetch_at(self, policy_domain: Domain, address: IPAddress) -> PolicyAt:
+        """What that address serves, whatever goes wrong as a value; never raises."""
+
+
+class RecordPublisher(Protocol):
+    """Writes TXT records into DNS (RFC 2136)."""
+
+    async def publish_txt(self, name: Domain, text: str, ttl_seconds: int) -> None:
+        """Replace all TXT records at `name` by this one.
+
+        Raises:
+            UpdateFailed: the server did not take it; the message says what it answered and what to do.
+        """
+
+    async def remove_txt(self, name: Domain) -> None:
+        """Remove all TXT records at `name`; no effect where there is none.
+
+        Raises:
+            UpdateFailed: as above.
+        """

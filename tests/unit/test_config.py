@@ -59,7 +59,7 @@ BROKEN = [
         "[milter]\nsocket = '/x'",
         (
             "[milter]: unknown section; known here: [store], [dns], [network], [policy_fetch], [lookup], "
-            "[verification], [sessions], [reports], [admin], [log]"
+            "[verification], [sessions], [reports], [policy_host], [dns_update], [admin], [log]"
         ),
     ),
     ("[[hosts]]\nname = 1", "[hosts]: unknown section; known here: " + ", ".join(f"[{name}]" for name in SECTIONS)),

@@ -18,6 +18,7 @@ def conflicts(settings: Sequence[Setting]) -> Iterator[str]:
     """What is wrong with values in force beside others, a line each, without the name of the file."""
     yield from _shared_by_instances(settings)
     yield from _half_a_signature(settings)
+    yield from _half_a_key(settings)
 
 
 def _shared_by_instances(settings: Sequence[Setting]) -> Iterator[str]:
@@ -40,3 +41,13 @@ def _half_a_signature(settings: Sequence[Setting]) -> Iterator[str]:
         if reports[name] and not reports[other]:
             shown = show(reports[name])
             yield f"[reports] {name} = {shown}: nothing is signed without {other}; allowed: both or neither"
+
+
+def _half_a_key(settings: Sequence[Setting]) -> Iterator[str]:
+    update = {setting.option.name: setting.value for setting in settings if setting.option.section == "dns_update"}
+    for name, other in (("tsig_name", "tsig_key_file"), ("tsig_key_file", "tsig_name")):
+        if update[name] and not update[other]:
+            yield (
+                f"[dns_update] {name} = {show(update[name])}: no update is signed without {other}; allowed: both or "
+                "neither"
+            )

@@ -32,6 +32,8 @@ _SECTION_CLASSES: dict[str, type] = {
     "verification": model.VerificationConfig,
     "sessions": model.SessionsConfig,
     "reports": model.ReportsConfig,
+    "policy_host": model.PolicyHostConfig,
+    "dns_update": model.DnsUpdateConfig,
     "admin": model.AdminConfig,
     "log": model.LogConfig,
 }

@@ -9,10 +9,11 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from stsguard.config.hosting_options import ChallengeKind, TsigAlgorithm
 from stsguard.config.mail_values import MailLogSource, SendVia
 from stsguard.config.options import DnssecTrust, LogFormat, LogLevel, LookupMode, Option, PostfixDane, TomlValue
 from stsguard.config.show import mask
-from stsguard.config.values import ListenAddress, Nameserver
+from stsguard.config.values import InetAddress, ListenAddress, Nameserver
 from stsguard.names import Domain
 
 
@@ -117,6 +118,36 @@ class ReportsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyHostConfig:
+    """[policy_host]. `certificate_dir` None: a web server in front does the TLS; `acme_directory` None: no ACME."""
+
+    listen: tuple[ListenAddress, ...]
+    http_listen: tuple[ListenAddress, ...]
+    workers: int
+    certificate_dir: Path | None
+    acme_directory: str | None
+    acme_contact: str | None
+    acme_ca_file: Path | None
+    acme_challenge: ChallengeKind
+    first_max_age_seconds: int
+    max_age_cap_seconds: int
+    rua: tuple[str, ...]
+    record_ttl_seconds: int
+    inspect_every_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class DnsUpdateConfig:
+    """[dns_update]. `server` None: TXT records are not published by us. `zone` None: found by its SOA record."""
+
+    server: InetAddress | None
+    zone: Domain | None
+    tsig_name: Domain | None
+    tsig_algorithm: TsigAlgorithm
+    tsig_key_file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class AdminConfig:
     """[admin]."""
 
@@ -174,6 +205,8 @@ class Config:
     verification: VerificationConfig
     sessions: tuple[SessionsConfig, ...]
     reports: ReportsConfig
+    policy_host: PolicyHostConfig
+    dns_update: DnsUpdateConfig
     admin: AdminConfig
     log: LogConfig
 

@@ -5,14 +5,13 @@ An option's default is in the form in which TOML would give it. A section whose 
 keys are unknown, so that nobody believes them to have an effect.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
-from keyword import iskeyword
 
 from stsguard.config import mail_values, values
-from stsguard.config.values import Kind
+from stsguard.config.hosting_options import HOSTING_OPTIONS
+from stsguard.config.option import Option, TomlValue
 
-TomlValue = str | int | bool | list[str]
+__all__ = ["OPTIONS", "REPEATABLE", "SECTIONS", "Option", "TomlValue"]
 
 
 class DnssecTrust(StrEnum):
@@ -54,24 +53,6 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """One key of the configuration file. `doc` is plain text: a first sentence, then more where it is needed."""
-
-    section: str
-    name: str
-    kind: Kind
-    default: TomlValue
-    doc: str
-
-    @property
-    def field(self) -> str:
-        """The name of its typed field: the key, and its unit at the end; `from_` for `from`."""
-        if self.kind.unit:
-            return f"{self.name}_{self.kind.unit}"
-        return f"{self.name}_" if iskeyword(self.name) else self.name
-
-
 SECTIONS = {
     "store": "The database, in which policies outlive a restart.",
     "dns": "The resolver that is asked for everything.",
@@ -81,6 +62,8 @@ SECTIONS = {
     "verification": "The probes of MX hosts (RFC 8461 §4), made in the background.",
     "sessions": "How Postfix's TLS sessions are heard of. Several Postfix instances: [[sessions]] once for each.",
     "reports": "The TLS reports to those who ask for them (RFC 8460). None is sent before from is set.",
+    "policy_host": "Serving the policies of our own domains, with their certificates (RFC 8461 §3.3).",
+    "dns_update": "Publishing the TXT records of our own domains by dynamic update (RFC 2136).",
     "admin": "The socket of the stsguard commands, of /healthz and /metrics.",
     "log": "The log, on standard error.",
 }
@@ -366,6 +349,7 @@ OPTIONS: tuple[Option, ...] = (
         "A directory that gets each report as a JSON file when it is made. Nothing there is ever deleted.",
     ),
     Option("reports", "keep", values.Duration("1d", "3650d"), "30d", "How long counters and reports are kept."),
+    *HOSTING_OPTIONS,
     Option(
         "admin",
         "listen",

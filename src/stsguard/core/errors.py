@@ -13,13 +13,16 @@
     │   └── EventInvalid          what the MTA told of a TLS session can't be read
     ├── LookupFailed              a DNS answer could not be had (server failure, bogus, timeout)   RFC 7672 §2.1.1
     ├── DeliveryFailed            a report was not taken, by its endpoint or by our own MTA       RFC 8460 §5.5
+    ├── UpdateFailed              a DNS update was not taken                                      RFC 2136
+    ├── CertificateFailed         the CA gave no certificate                                      RFC 8555
     ├── OurFault                  we, or the machine we run on, failed
     │   ├── StoreUnavailable      the database can't be read or written
     │   ├── ListenFailed          a socket can't be opened
     │   └── PostfixUnreadable     the Postfix on this machine can't be asked about itself
     └── OperatorError             what the operator wrote is wrong
         ├── ConfigInvalid         the configuration; names file, key, value and what is allowed
-        └── OverrideInvalid       the override file; the same
+        ├── OverrideInvalid       the override file; the same
+        └── TransitionRefused     a step of a hosted domain out of its order; says what is safe, and from when on
 
 The caller of anything that raises `PeerError` or `LookupFailed` decides with the cached policy or answers TEMP;
 it never answers with less because of them. `OperatorError` stops a start and is only logged on a reload.
@@ -165,6 +168,25 @@ class DeliveryFailed(StsguardError):
         self.text = text
 
 
+class UpdateFailed(StsguardError):
+    """A DNS update was not taken. Temporary: the same may be taken later. The message names server, zone and answer."""
+
+    def __init__(self, temporary: bool, text: str) -> None:
+        super().__init__(text)
+        self.temporary = temporary
+
+
+class CertificateFailed(StsguardError):
+    """The CA gave no certificate. The one in use stays; `retry_after_seconds` is what the CA asked for, None where it
+    said nothing. The message says what the CA answered and what to do."""
+
+    temporary = True
+
+    def __init__(self, text: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class OurFault(StsguardError):
     """We failed, or the machine did."""
 
@@ -193,3 +215,8 @@ class ConfigInvalid(OperatorError):
 
 class OverrideInvalid(OperatorError):
     """The override file is not usable. The message names file, entry, key, value and what is allowed."""
+
+
+class TransitionRefused(OperatorError):
+    """What the operator asks of a hosted domain would harm its mail now. The message says why, what is safe today, and
+    when it will be safe."""

@@ -19,12 +19,13 @@ _MICROSECOND = timedelta(microseconds=1)
 metadata = MetaData()
 
 
-def _by_octet(length: int) -> TypeEngine[str]:
+def by_octet(length: int) -> TypeEngine[str]:
+    """Text of up to `length` characters, compared by octet."""
     return String(length).with_variant(String(length, collation="C"), "postgresql")
 
 
-_NAME = _by_octet(MAX_NAME_OCTETS)
-_DAY = _by_octet(10)
+name_type = by_octet(MAX_NAME_OCTETS)
+day_type = by_octet(10)
 _KEY = LargeBinary(KEY_OCTETS)
 
 # One row a policy domain: the policy as served, whose lines are parsed again when it is loaded. mode and max_age
@@ -32,7 +33,7 @@ _KEY = LargeBinary(KEY_OCTETS)
 policies = Table(
     "policies",
     metadata,
-    Column("policy_domain", _NAME, primary_key=True),
+    Column("policy_domain", name_type, primary_key=True),
     Column("record_id", String(32), nullable=False),
     Column("mode", String(16), nullable=False),
     Column("max_age", Integer, nullable=False),
@@ -48,17 +49,17 @@ report_policies = Table(
     metadata,
     Column("policy_key", _KEY, primary_key=True),
     Column("policy", Text, nullable=False),
-    Column("last_day", _DAY, nullable=False),
+    Column("last_day", day_type, nullable=False),
     sqlite_with_rowid=False,
 )
 
 
 def _counter_key() -> tuple[Column[str], Column[str], Column[bytes], Column[str], Column[bool]]:
     return (
-        Column("day", _DAY, primary_key=True),
-        Column("report_domain", _NAME, primary_key=True),
+        Column("day", day_type, primary_key=True),
+        Column("report_domain", name_type, primary_key=True),
         Column("policy_key", _KEY, primary_key=True),
-        Column("recipient_domain", _NAME, primary_key=True),
+        Column("recipient_domain", name_type, primary_key=True),
         Column("for_mx_host", Boolean, primary_key=True),
     )
 
@@ -90,7 +91,7 @@ counter_flushes = Table(
     metadata,
     Column("writer", String(32), primary_key=True),
     Column("number", BigInteger, nullable=False),
-    Column("last_day", _DAY, nullable=False),
+    Column("last_day", day_type, nullable=False),
 )
 log_positions = Table(
     "log_positions",
@@ -103,10 +104,10 @@ log_positions = Table(
 reports = Table(
     "reports",
     metadata,
-    Column("day", _DAY, primary_key=True),
-    Column("report_domain", _NAME, primary_key=True),
+    Column("day", day_type, primary_key=True),
+    Column("report_domain", name_type, primary_key=True),
     Column("state", String(16), nullable=False),
-    Column("report_id", _by_octet(255), nullable=True),
+    Column("report_id", by_octet(255), nullable=True),
     Column("message_id", Text, nullable=True),
     Column("created_at", BigInteger, nullable=False),
     Column("json", LargeBinary, nullable=True),
@@ -119,7 +120,7 @@ reports = Table(
 report_deliveries = Table(
     "report_deliveries",
     metadata,
-    Column("report_id", _by_octet(255), primary_key=True),
+    Column("report_id", by_octet(255), primary_key=True),
     Column("endpoint", Text, primary_key=True),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.policycache import StoredPolicy
 from stsguard.names import Domain
-from stsguard.store import schema
+from stsguard.store import hosting_schema
 from stsguard.store.access import NOT_OPEN
 from stsguard.store.database import open_database
 from stsguard.store.policies import PolicyStoreSql
@@ -200,7 +200,7 @@ async def test_hundred_thousand_policies(store: PolicyStoreSql) -> None:
 def test_migrations_make_the_schema_that_the_program_uses(url: str) -> None:
     def differences(connection: Connection) -> list[object]:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE, "compare_type": True})
-        return list(compare_metadata(context, schema.metadata))
+        return list(compare_metadata(context, hosting_schema.metadata))
 
     database = open_database(url)
     try:
