@@ -116,8 +116,8 @@ class CounterStore(Protocol):
     """Keeps the counters of the sessions, and how far each log has been read, over a restart."""
 
     async def add_counters(self, rows: Sequence[CounterRow], positions: Mapping[str, str]) -> None:
-        """Add `rows` to what is stored and replace the reading positions named in `positions`, all in one
-        transaction, and return when it is safe on disk.
+        """Add `rows` to what is stored and replace the reading positions named in `positions` (an empty one
+        is deleted), all in one transaction, and return when it is safe on disk.
 
         Raises:
             StoreUnavailable: it can't be written; nothing is.

@@ -38,6 +38,11 @@ class _Intake:
     def __init__(self) -> None:
         self.taken: list[Session] = []
         self.came = asyncio.Event()
+        self.restored: list[str] = []
+
+    def restore(self, instance: str, positions: Mapping[str, str]) -> None:
+        assert positions == {}
+        self.restored.append(instance)
 
     def sessions(self, sessions: Sequence[Session], positions: Mapping[str, str] | None = None) -> None:
         del positions
@@ -62,3 +67,4 @@ async def test_lines_written_while_the_database_opens_are_counted(tmp_path: Path
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
     assert [session.recipient_domain for session in intake.taken] == ["example.com"]
+    assert intake.restored == ["postfix"]

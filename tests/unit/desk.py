@@ -48,7 +48,7 @@ class FakeCounterStore:
             if not row.for_mx_host:
                 self.details.update(dict(row.details))
             self.rows.append(row)
-        self.positions.update(positions)
+        self.positions = {name: text for name, text in {**self.positions, **positions}.items() if text}
 
     async def load_positions(self) -> Mapping[str, str]:
         return self.positions
@@ -81,9 +81,17 @@ class FakeCounterStore:
 class Desk:
     """An intake over a world, with its background work."""
 
-    def __init__(self, world: World, *, log: bool = False, observe: bool = False, own: str = "reports") -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        log: bool = False,
+        observe: bool = False,
+        own: str = "reports",
+        store: FakeCounterStore | None = None,
+    ) -> None:
         self.world = world
-        self.store = FakeCounterStore()
+        self.store = store or FakeCounterStore()
         self.intake = SessionIntake(
             demands=world.demands,
             cache=world.cache,

@@ -10,8 +10,9 @@ import pytest
 from stsguard.core.errors import ResultType
 from stsguard.core.overrides import Override, OverrideKind, Overrides
 from stsguard.core.session import PolicyType
+from stsguard.core.session_text import session_text
 from stsguard.names import Domain
-from stsguard.outbound import provisional, sessions
+from stsguard.outbound import provisional, sessions, unplaced
 from tests.unit.desk import (
     BARE_DETAIL,
     FAILED_IN_LOG,
@@ -195,7 +196,7 @@ async def test_mx_hosts_that_cannot_be_known_make_no_claim(world: World) -> None
 
 @virtual
 async def test_sessions_that_wait_for_their_mx_hosts_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "MAX_UNPLACED", 3)
+    monkeypatch.setattr(unplaced, "MAX_UNPLACED", 3)
     world.publish(NAME, "")
     desk = Desk(world, log=True)
     await desk.start()
@@ -205,6 +206,43 @@ async def test_sessions_that_wait_for_their_mx_hosts_are_bounded(world: World, m
     desk.logged(logged())
     await desk.settle()
     assert desk.store.total() == {"successes": 4}
+
+
+@virtual
+async def test_what_waits_for_its_mx_hosts_outlives_a_kill_with_the_position(world: World) -> None:
+    world.publish(NAME, "")
+    world.resolver.held["MX"] = asyncio.Event()
+    killed = Desk(world, log=True)
+    await killed.start()
+    killed.intake.sessions([logged(), FAILED_IN_LOG], {"log:postfix": "offset=7"})
+    await killed.settle()
+    killed.intake.sessions([logged()], {"log:postfix": "offset=8"})
+    await killed.settle()
+    assert (killed.store.total(), killed.store.positions["log:postfix"]) == ({}, "offset=8")
+    await world.stop()  # nothing is closed
+
+    world.resolver.held["MX"].set()
+    again = Desk(world, log=True, store=killed.store)
+    again.intake.restore("postfix-out", again.store.positions)
+    assert again.intake.unplaced == 0  # another instance's
+    again.intake.restore(INSTANCE, again.store.positions)
+    assert again.intake.unplaced == 3
+    await again.start()
+    await again.settle()
+    assert again.store.total() == {"successes": 2, "failures": 1}
+    assert again.store.positions == {"log:postfix": "offset=8"}
+
+
+@virtual
+async def test_a_stored_session_that_is_unreadable_is_told_and_forgotten(world: World) -> None:
+    world.publish(NAME, "")
+    desk = Desk(world, log=True)
+    desk.store.positions = {f"waiting:{INSTANCE} {NAME}:25": "nonsense\n" + session_text(logged())}
+    await desk.start()
+    desk.intake.restore(INSTANCE, desk.store.positions)
+    await desk.settle()
+    assert desk.store.total() == {"successes": 1}
+    assert desk.store.positions == {}
 
 
 # Testing mode.

@@ -69,9 +69,12 @@ class MailLog:
         """Where the last process stopped. Without the database nobody knows, so nothing is counted before it opens."""
         while True:
             try:
-                return (await self._store.load_positions()).get(self._name, "")
+                positions = await self._store.load_positions()
             except StoreUnavailable:
                 await asyncio.sleep(STORE_RETRY_SECONDS)
+            else:
+                self._intake.restore(self._instance.syslog_name, positions)
+                return positions.get(self._name, "")
 
     def _open(self, position: str) -> FileFollower | JournalFollower:
         match self._instance.mail_log:

@@ -27,6 +27,7 @@ from stsguard.outbound.counters import SessionCounters
 from stsguard.outbound.datagrams import RefusedDatagrams, read_datagrams
 from stsguard.outbound.provisional import DETAIL_WITHIN, FailureDetails, PendingVerification, Provisional
 from stsguard.outbound.session_facts import Placing, SessionFacts
+from stsguard.outbound.unplaced import Placeless, Unplaced, restored
 from stsguard.ports import Clock, CounterStore
 
 log = logger(__name__)
@@ -37,7 +38,6 @@ corrected = Counter(
 
 UPKEEP_SECONDS = 1.0
 SLICE = 200  # corrections in a row, before look-ups have their turn
-MAX_UNPLACED = 10_000
 PLACING_CONCURRENCY = 16
 PLACING_SECONDS = 60.0
 
@@ -72,9 +72,8 @@ class SessionIntake:
         self._pending = PendingVerification()
         self._details = FailureDetails()
         self._probed: deque[tuple[MxProbe, list[Provisional]]] = deque()
-        self._unplaced: dict[tuple[Domain, int], list[Session]] = {}
-        self._unplaced_count = 0
-        self._placing: set[tuple[Domain, int]] = set()
+        self._unplaced = Unplaced()
+        self._placing: set[Placeless] = set()
         self._wake = asyncio.Event()
         cache.on_fetch = self._facts.note_fetch
         verifier.on_probe = self._note_probe
@@ -88,7 +87,7 @@ class SessionIntake:
     @property
     def unplaced(self) -> int:
         """How many sessions of logs wait until the MX hosts of their domain are known."""
-        return self._unplaced_count
+        return len(self._unplaced)
 
     def datagrams(self, datagrams: Iterable[tuple[bytes, int]], at: datetime, instance: str) -> None:
         """Datagrams of one instance, each with how often it came, that came at `at`."""
@@ -101,7 +100,13 @@ class SessionIntake:
         """Sessions that a mail log tells of; `positions` say how far it was read to know of them."""
         for session in sessions:
             contained("sessions", partial(self._take_logged, session))
-        self.counters.advance(positions or {})
+        self.counters.advance({**(positions or {}), **self._unplaced.to_write()})
+
+    def restore(self, instance: str, positions: Mapping[str, str]) -> None:
+        """Take up the sessions of a log that the last process could not place: they lie beside the `positions`."""
+        for session in restored(instance, positions):
+            self._place_later(session)
+        self.counters.advance(self._unplaced.to_write())
 
     def _take_logged(self, session: Session) -> None:
         match self._facts.placing(session):
@@ -170,11 +175,8 @@ class SessionIntake:
             self._count(session, 1)
 
     def _place_later(self, session: Session) -> None:
-        if self._unplaced_count >= MAX_UNPLACED:
+        if not self._unplaced.add(session):
             not_reported.inc("too-many-unplaced")
-            return
-        self._unplaced.setdefault((session.recipient_domain, session.port), []).append(session)
-        self._unplaced_count += 1
         self._wake.set()
 
     async def _place(self) -> None:
@@ -184,21 +186,21 @@ class SessionIntake:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                for key in [key for key in self._unplaced if key not in self._placing]:
+                for key in [key for key in self._unplaced.waiting() if key not in self._placing]:
                     self._placing.add(key)
                     await slots.acquire()
-                    group.create_task(self._place_domain(key, slots))
+                    group.create_task(self._place_one(key, slots))
 
-    async def _place_domain(self, key: tuple[Domain, int], slots: asyncio.Semaphore) -> None:
+    async def _place_one(self, key: Placeless, slots: asyncio.Semaphore) -> None:
         try:
-            await supervised("sessions", self._look_up(*key))
+            await supervised("sessions", self._look_up(key.recipient_domain, key.port))
+            # Not where the daemon ends meanwhile: then they lie in the store for the next one.
+            for session in self._unplaced.take(key):
+                contained("sessions", partial(self._count_placed, session))
+            self.counters.advance(self._unplaced.to_write())
         finally:
             slots.release()
             self._placing.discard(key)
-            sessions = self._unplaced.pop(key, [])
-            self._unplaced_count -= len(sessions)
-            for session in sessions:
-                contained("sessions", partial(self._count_placed, session))
 
     async def _look_up(self, recipient_domain: Domain, port: int) -> None:
         try:

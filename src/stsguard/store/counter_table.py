@@ -10,7 +10,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, delete, func, select, tuple_
+from sqlalchemy import Connection, Table, and_, bindparam, delete, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
@@ -94,17 +94,17 @@ class CounterTable:
             return int(connection.execute(statement).scalar_one())
 
     def add(self, rows: Sequence[CounterRow], positions: Mapping[str, str], flush: Flush) -> None:
-        """Add `rows`, replace `positions`, and note that `flush` is written."""
+        """Add `rows`, replace `positions` (an empty one is deleted), and note that `flush` is written."""
         with self._database.writing() as connection:
             stored = self._add_rows(connection, rows)
-            if positions:
+            if kept := [{"log": log, "position": position} for log, position in sorted(positions.items()) if position]:
                 statement = _insert(connection, log_positions)
                 statement = statement.on_conflict_do_update(
                     index_elements=["log"], set_={"position": statement.excluded.position}
                 )
-                connection.execute(
-                    statement, [{"log": log, "position": position} for log, position in sorted(positions.items())]
-                )
+                connection.execute(statement, kept)
+            if gone := [{"gone": log} for log, position in sorted(positions.items()) if not position]:
+                connection.execute(delete(log_positions).where(log_positions.c.log == bindparam("gone")), gone)
             statement = _insert(connection, counter_flushes)
             statement = statement.on_conflict_do_update(
                 index_elements=["writer"],

@@ -63,8 +63,8 @@ class SessionStoreSql:
         await self._access.close()
 
     async def add_counters(self, rows: Sequence[CounterRow], positions: Mapping[str, str]) -> None:
-        """Add `rows` to what is stored and replace the reading positions named in `positions`, all in one
-        transaction, and return when it is safe on disk. Neither may be changed afterwards.
+        """Add `rows` to what is stored and replace the reading positions named in `positions` (an empty one
+        is deleted), all in one transaction, and return when it is safe on disk. Neither may be changed afterwards.
 
         Raises:
             StoreUnavailable: it can't be written; the caller counts the rows again with its next call.

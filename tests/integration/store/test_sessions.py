@@ -68,11 +68,16 @@ async def test_two_nodes_add_up(stores: Stores, new_stores: OpenStores, url: str
 async def test_counters_and_positions_outlive_the_store(stores: Stores, new_stores: OpenStores, url: str) -> None:
     await stores.sessions.add_counters([row()], {"postfix": "1", "postfix-out": "inode=3 offset=9"})
     await stores.sessions.add_counters([row()], {"postfix": "2"})
-    await stores.sessions.add_counters([], {"other": ""})
+    await stores.sessions.add_counters([], {"other": "3", "another": "4"})
+    await stores.sessions.add_counters([], {"other": "", "unknown": ""})
     await stores.sessions.close()
     again = await new_stores(url)
     assert await all_counters(again.sessions) == [row(good=2)]
-    assert await again.sessions.load_positions() == {"postfix": "2", "postfix-out": "inode=3 offset=9", "other": ""}
+    assert await again.sessions.load_positions() == {
+        "postfix": "2",
+        "postfix-out": "inode=3 offset=9",
+        "another": "4",
+    }
 
 
 async def test_nothing_to_add_is_no_error(stores: Stores) -> None:
