@@ -104,6 +104,14 @@ def test_established_and_sent_is_a_success(word: str) -> None:
     assert outcomes([line(established(word=word)), line(delivery())]) == [SUCCESS]
 
 
+@pytest.mark.parametrize("word", ["Anonymous", "Untrusted", "Trusted", "Verified"])
+def test_a_session_that_postfix_did_not_verify_is_known_by_its_word(word: str) -> None:
+    [heard] = LogReader("postfix").feed_all([line(established(word=word)), line(delivery())], NOW)
+    assert heard.accepted_unverified is (word != "Verified")
+    [failed] = LogReader("postfix").feed_all([line(established(word=word)), line(delivery(status=UNVERIFIED))], NOW)
+    assert not failed.accepted_unverified
+
+
 @pytest.mark.parametrize(
     ("why", "word", "expected"),
     [

@@ -240,7 +240,10 @@ def test_testing_knows_an_ipv6_address_in_any_spelling() -> None:
 def test_rfc8461_4_1_testing_with_an_mx_outside_the_policy_is_a_failure() -> None:
     heard = replace(SUCCESS, receiving_mx_hostname=STRANGER)
     known = Known(policy=TESTING, probes=(probe(mx_hostname=STRANGER),))
-    assert judge(heard, known) == (failure(STS_TESTING, replace(MISMATCH, receiving_mx_hostname=STRANGER)),)
+    expected = (failure(STS_TESTING, replace(MISMATCH, receiving_mx_hostname=STRANGER)),)
+    assert judge(heard, known) == expected
+    # RFC 8461 §4.1 comes first: whether a host has STARTTLS matters where it is permitted.
+    assert judge(replace(heard, seen=Seen.PLAINTEXT), Known(policy=TESTING)) == expected
 
 
 def test_in_observe_mode_enforce_is_verified_by_ourselves_as_well() -> None:
@@ -345,6 +348,56 @@ def test_rfc8461_4_1_a_permitted_mx_left_out_for_its_certificate_is_reported_for
 )
 def test_an_mx_that_our_own_reply_left_out_is_no_fault_of_theirs(heard: Session, known: Known) -> None:
     assert judge(heard, known) == ()
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        session(Seen.FAILURE, ResultType.CERTIFICATE_HOST_MISMATCH),  # only our match= made its certificate wrong
+        session(Seen.FAILURE, ResultType.CERTIFICATE_EXPIRED),
+        session(Seen.FAILURE),  # a source that does not say how
+        session(),  # its certificate has a permitted host's name as well
+    ],
+)
+def test_rfc8461_4_1_an_mx_outside_the_policy_that_an_older_postfix_contacts_is_a_mismatch(heard: Session) -> None:
+    stranger = replace(heard, receiving_mx_hostname=STRANGER)
+    expected = replace(MISMATCH, receiving_mx_hostname=STRANGER)
+    assert judge(stranger, Known(policy=ENFORCE, not_offered=True)) == (failure(STS, expected),)
+
+
+def test_a_permitted_mx_that_our_reply_left_out_has_no_wrong_certificate_by_that() -> None:
+    heard = session(Seen.FAILURE, ResultType.CERTIFICATE_HOST_MISMATCH)
+    assert judge(heard, Known(policy=ENFORCE)) == (failure(STS, detail(ResultType.CERTIFICATE_HOST_MISMATCH)),)
+    left_out = Known(policy=ENFORCE, not_offered=True)
+    assert judge(heard, left_out) == ()  # the certificate is its own, and another host has TLSA
+    assert judge(heard, replace(left_out, probes=(probe(),))) == ()
+    found = replace(left_out, probes=(probe(ResultType.CERTIFICATE_HOST_MISMATCH, "no-subjectAltName-dNSName"),))
+    when = "(not delivered to, verified by probe at 2026-03-01T11:50:00Z)"
+    why = detail(ResultType.CERTIFICATE_HOST_MISMATCH, f"no-subjectAltName-dNSName {when}")
+    assert judge(heard, found) == (failure(STS, why),)
+    assert judge(EXPIRED, left_out) == (failure(STS, EXPIRED_DETAIL),)  # that is its own fault
+
+
+@pytest.mark.parametrize("own", [None, ENFORCE, TESTING])
+def test_mx_hosts_that_the_operator_pinned_are_no_policy_to_mismatch(own: Policy | None) -> None:
+    pinned = Known(policy=own, override=override(OverrideKind.ENFORCE, "mx2.example.com"), not_offered=True)
+    for heard in (SKIPPED, session(Seen.FAILURE, ResultType.CERTIFICATE_HOST_MISMATCH)):
+        assert judge(heard, pinned) == ()
+    skipped = replace(SKIPPED, receiving_mx_hostname=STRANGER)
+    expected = replace(
+        MISMATCH, receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="", sending_mta_ip=""
+    )
+    found = judge(skipped, pinned)
+    assert [count.details for count in found] == ([(expected,)] if own else [])  # theirs refuses it as well
+
+
+def test_what_postfix_accepted_unverified_is_judged_by_our_own_verification() -> None:
+    """By a next hop in brackets, or a message that came before the policy."""
+    heard = replace(SUCCESS, accepted_unverified=True)
+    assert judge(heard, Known(policy=ENFORCE)) == (unverified(STS),)
+    known = Known(policy=ENFORCE, probes=(probe(ResultType.CERTIFICATE_HOST_MISMATCH),))
+    assert judge(heard, known) == (failure(STS, would_fail(ResultType.CERTIFICATE_HOST_MISMATCH, "")),)
+    assert judge(heard, Known()) == (success(NO_POLICY),)
 
 
 # Plaintext at `may`.

@@ -17,6 +17,7 @@ line must not become a missing STARTTLS. A reused TLS connection is no session: 
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import assert_never
 
@@ -62,6 +63,7 @@ MAX_HOSTS = 4096
 PROCESS_LIFE = timedelta(hours=2)  # then a process id may be another process's; no delivery takes so long
 PROXY_LIFE = timedelta(minutes=5)  # between tlsproxy's line and smtp's: smtp_starttls_timeout is 300 s
 
+VERIFIED = "Verified"  # Postfix's word where a certificate was demanded and is good; at `may` it is never used
 _LOSS_WORD = " messages "  # in every line that tells of a loss
 _REQUIRED = "TLS is required, "
 _UNVERIFIED = "Server certificate not verified"
@@ -335,7 +337,8 @@ class LogReader:
             return []
         seen = Seen.SUCCESS if failure is None else Seen.FAILURE
         level = event.tls.level if event.tls and attempt.endpoint == event.endpoint else ""
-        return [self._session(line, seen, domain, attempt.endpoint, failure=failure, level=level)]
+        session = self._session(line, seen, domain, attempt.endpoint, failure=failure, level=level)
+        return [replace(session, accepted_unverified=seen is Seen.SUCCESS and attempt.word != VERIFIED)]
 
     def _reported_by_proxy(self, line: Line, attempt: Attempt, domain: Domain, *, failed: bool) -> bool:
         """Whether a TLSRPT line of tlsproxy(8) is this connection's session."""

@@ -46,7 +46,8 @@ class Session:
     `policy_strings` are what Postfix says it applied, tlsa records as `usage selector type HEX`; None where the source
     (a log before 3.10) does not say. `queue_id` and `process` join log lines. `instance` is the Postfix instance.
     `tls_tried` of PLAINTEXT: TLS with this host failed earlier in the same delivery. `new_connection` False for a
-    reused one; a reused TLS connection is no session of its own.
+    reused one; a reused TLS connection is no session of its own. `accepted_unverified` of SUCCESS: Postfix found no
+    certificate to its liking and went on, so its level was none that verifies.
     `further_details` are failures within the same session beside its own: they are details of the report, counted each
     by itself, and no sessions. A SUCCESS can have them (it came after failures), and a FAILURE whose `result_type` is
     None has none at all: the source said that it failed and not how.
@@ -72,6 +73,7 @@ class Session:
     tls_level: str = ""
     further_details: tuple["FailureDetail", ...] = ()
     tls_tried: bool = False
+    accepted_unverified: bool = False
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -57,6 +57,7 @@ class Known:
         override: the operator's, if there is one.
         mx_host: its evidence, as the decision saw it: without TLSA where Postfix can't do DANE.
         dane_in_force: Postfix was told `dane` or `dane-only`.
+        not_offered: Postfix was told `secure` without this MX host's name.
         enforcing: Postfix is told what was decided; False in observe mode.
         probes: our own verification of the MX host, the newest for each address.
         our_reports_own_session: it carried a report of ours.
@@ -68,6 +69,7 @@ class Known:
     override: Override | None = None
     mx_host: MxHost | None = None
     dane_in_force: bool = False
+    not_offered: bool = False
     enforcing: bool = True
     probes: tuple[MxProbe, ...] = ()
     our_reports_own_session: bool = False
@@ -236,17 +238,30 @@ def _without_tls(session: Session) -> _Result:
 
 
 def _sts_result(session: Session, policy: Policy, known: Known) -> _Result | None:
-    enforced = policy.mode is Mode.ENFORCE and known.enforcing and session.tls_level not in UNVERIFYING_LEVELS
-    match session.seen:
-        case Seen.MX_NOT_PERMITTED:
-            return _skipped_result(session, policy, known)
-        case Seen.PLAINTEXT if enforced:
-            # RFC 8461 §5: without TLS nothing is delivered in enforce mode, but for a message that wants none.
-            return None
-        case Seen.SUCCESS if not enforced:
-            return _verified_result(session, policy, known)
-        case _:
-            return _as_postfix_said(session)
+    if session.seen is Seen.MX_NOT_PERMITTED:
+        return _skipped_result(session, policy, known)
+    unverified = session.accepted_unverified or session.tls_level in UNVERIFYING_LEVELS
+    enforced = policy.mode is Mode.ENFORCE and known.enforcing and not unverified
+    if session.seen is Seen.PLAINTEXT and enforced:
+        # RFC 8461 §5: without TLS nothing is delivered in enforce mode, but for a message that wants none.
+        return None
+    said = _as_postfix_said(session)
+    mx_hostname = session.receiving_mx_hostname
+    if said is None or mx_hostname is None:
+        return replace(said, unverified=True) if said and session.seen is Seen.SUCCESS and not enforced else said
+    if not mx_permitted(policy.mx_patterns, mx_hostname):
+        # RFC 8461 §4.1: the MX host is held against the policy before anything that it does. Postfix before 3.10.5
+        # contacts such a host all the same: it refuses the certificate for a name that only our match= has made wrong,
+        # or delivers, since the certificate has a permitted host's name as well. In testing mode it would not have
+        # been delivered to in enforce mode. RFC 8460 §4.3.3: what has no result-type of its own is validation-failure.
+        mismatch = _failure(_detail(session, ResultType.VALIDATION_FAILURE, MX_MISMATCH), *session.further_details)
+        return mismatch if _is_refused_by_theirs(mx_hostname, known) else None
+    if session.seen is Seen.SUCCESS and not enforced:
+        return _verified_result(session, known)
+    if known.not_offered and session.result_type is ResultType.CERTIFICATE_HOST_MISMATCH:
+        # Postfix before 3.10.5 contacts a permitted host that our reply has left out, and any certificate is wrong.
+        return _not_offered_result(session, known)
+    return said
 
 
 def _skipped_result(session: Session, policy: Policy, known: Known) -> _Result | None:
@@ -255,24 +270,32 @@ def _skipped_result(session: Session, policy: Policy, known: Known) -> _Result |
         return None
     if not mx_permitted(policy.mx_patterns, mx_hostname):
         # RFC 8461 §4.1, §6: once per delivery attempt; nothing was connected to, so there is no receiving-ip.
-        return _failure(_detail(session, ResultType.VALIDATION_FAILURE, MX_MISMATCH, connected=False))
-    # A permitted host is skipped where our own reply did not name it: for its certificate, which is its fault, or
-    # since another host of the domain has TLSA, or it is newer than the reply, which are none.
+        mismatch = _failure(_detail(session, ResultType.VALIDATION_FAILURE, MX_MISMATCH, connected=False))
+        return mismatch if _is_refused_by_theirs(mx_hostname, known) else None
+    result = _not_offered_result(session, known)
+    # Nothing was connected to, so there is no receiving-ip.
+    return result and replace(result, details=tuple(replace(detail, receiving_ip="") for detail in result.details))
+
+
+def _is_refused_by_theirs(mx_hostname: Domain, known: Known) -> bool:
+    """Whether the policy that the domain serves refuses this MX host. The hosts that an operator has pinned are none of
+    its statements, and a host that they leave out is no fault of the domain."""
+    return known.policy is not None and not mx_permitted(known.policy.mx_patterns, mx_hostname)
+
+
+def _not_offered_result(session: Session, known: Known) -> _Result | None:
+    """A permitted host that our own reply did not name: for its certificate, which is its fault, or since another host
+    of the domain has TLSA, a look-up has failed, or it is newer than the reply, which are none."""
     faults = [(probe.at, probe.result_type, probe) for probe in known.probes if probe.result_type is not None]
     if not faults:
         return None
     _, result_type, newest = max(faults, key=itemgetter(0))
-    return _failure(replace(_probe_detail(session, result_type, newest, "not delivered to"), receiving_ip=""))
+    return _failure(_probe_detail(session, result_type, newest, "not delivered to"))
 
 
-def _verified_result(session: Session, policy: Policy, known: Known) -> _Result:
+def _verified_result(session: Session, known: Known) -> _Result:
     """A session of which Postfix verified nothing, in testing or observe mode, by our own verification."""
     said = session.further_details
-    if session.receiving_mx_hostname is None:
-        return _Result(failed=False, details=said, unverified=True)
-    if not mx_permitted(policy.mx_patterns, session.receiving_mx_hostname):
-        # RFC 8461 §4.1, §5: in enforce mode it would not have been delivered there.
-        return _failure(_detail(session, ResultType.VALIDATION_FAILURE, MX_MISMATCH), *said)
     probe = _verification(session, known.probes)
     if probe is None:
         return _Result(failed=False, details=said, unverified=True)

@@ -9,7 +9,7 @@ from enum import Enum
 from stsguard.core.dane import MxEvidence, MxHost, TlsaStatus
 from stsguard.core.errors import LookupReason, PolicyFetchFailed, ResultType
 from stsguard.core.session import Seen, Session, Source
-from stsguard.core.tlspolicy import SMTP_PORT, Reply, StsStatus
+from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsStatus
 from stsguard.core.verdict import FetchFailure, Known
 from stsguard.discovery.demand import NO_LOOKUP, Demand, Demands, Destination
 from stsguard.discovery.policies import PolicyCache
@@ -20,6 +20,7 @@ from stsguard.ports import Clock
 
 MAX_REFRESHED = 10_000  # domains with refresh failures that no session has told of yet
 MAX_REFRESH_FAILURES = 100  # of one domain and day: five minutes or longer lie between two
+_TOLD_NOTHING = Decision(Reply.NOTFOUND, Row.NO_TLSA_NOT_ENFORCE, "")
 
 
 class Placing(Enum):
@@ -80,7 +81,7 @@ class SessionFacts:
         next_hop = session.recipient_domain
         demand = self._demand(session)
         mx_hostname = session.receiving_mx_hostname
-        told = demand.decision.reply if demand is not None and not self._observe else Reply.NOTFOUND
+        told = demand.decision if demand is not None and not self._observe else _TOLD_NOTHING
         return Known(
             policy=self._cache.policy_at(next_hop, session.at),
             fetch_failure=self._fetch_failure(next_hop),
@@ -89,7 +90,8 @@ class SessionFacts:
             ),
             override=self._demands.find_override(next_hop),
             mx_host=self._mx_host(demand, mx_hostname),
-            dane_in_force=told in (Reply.DANE, Reply.DANE_ONLY),
+            dane_in_force=told.reply in (Reply.DANE, Reply.DANE_ONLY),
+            not_offered=told.reply is Reply.SECURE and mx_hostname not in told.match_names,
             enforcing=not self._observe,
             probes=self._verifier.results(mx_hostname) if mx_hostname is not None else (),
             our_reports_own_session=self._is_own_report(session),
