@@ -17,9 +17,9 @@ from stsguard.adapters.prometheus import render_metrics
 from stsguard.core.dane import MxRecord
 from stsguard.core.errors import FetchReason
 from stsguard.core.overrides import parse_overrides
+from stsguard.discovery.health import Health, PartHealth, PartState
 from stsguard.names import Domain
 from stsguard.outbound.admin import Admin
-from stsguard.outbound.health import Health, PartHealth, PartState
 from tests.integration.lookup_client import until
 from tests.unit.fakes import Clock, World
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from stsguard.core.errors import LookupFailed, LookupReason
+from stsguard.discovery.health import PartState
 from stsguard.outbound.dns_watch import CHECK_SECONDS, FAILING_CHECK_SECONDS, DnsWatch
-from stsguard.outbound.health import PartState
 from tests.unit.fakes import Clock, VirtualLoop
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from stsguard.core.errors import OverrideInvalid
 from stsguard.core.overrides import Overrides, parse_overrides
-from stsguard.outbound.health import PartState
+from stsguard.discovery.health import PartState
 from stsguard.outbound.override_watch import POLL_SECONDS, OverrideWatch
 from tests.unit.fakes import DAY, Clock, VirtualLoop
 

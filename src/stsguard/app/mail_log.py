@@ -12,7 +12,7 @@ from stsguard.config.mail_values import Journal, MailLogFile
 from stsguard.config.model import SessionsConfig
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.postfix_log import LogReader
-from stsguard.outbound.health import PartHealth, PartState
+from stsguard.discovery.health import PartHealth, PartState
 from stsguard.outbound.sessions import SessionIntake
 from stsguard.ports import Clock, CounterStore
 

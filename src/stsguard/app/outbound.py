@@ -3,40 +3,45 @@
 import asyncio
 import logging
 import os
-import resource
 import signal
 import socket
-import sys
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
 
 from stsguard import __version__
 from stsguard.adapters import systemd
 from stsguard.adapters.datagram_socket import is_datagram_socket
-from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer, json_response
-from stsguard.adapters.listening import beyond_loopback, listen_inet, listen_unix
+from stsguard.adapters.listening import beyond_loopback
 from stsguard.adapters.overrides_file import read_overrides, stamp
 from stsguard.app.latency import prefer_latency
 from stsguard.app.parts import build_parts
 from stsguard.app.readiness import ask_resolver, postfix_readiness, resolver_readiness
 from stsguard.app.reports import Reporting
+from stsguard.app.serving import (
+    ADMIN_SOCKET_MODE,
+    KEEP_PATH,
+    address_text,
+    end,
+    faults_health,
+    feed_watchdog,
+    open_listener,
+    raise_file_limit,
+    serve_admin,
+)
 from stsguard.app.sessions import Hearing
 from stsguard.app.settings import tell_of_changes, tell_of_settings
 from stsguard.config.model import Config
 from stsguard.config.options import LookupMode
-from stsguard.config.values import InetAddress, ListenAddress, UnixAddress
 from stsguard.core.errors import ListenFailed, StoreUnavailable
 from stsguard.core.overrides import Overrides
 from stsguard.discovery.dane_readiness import DaneReadiness
 from stsguard.discovery.describe import Plain, plain_time
-from stsguard.discovery.supervisor import crashes, kept_up, supervised
+from stsguard.discovery.health import Health, PartHealth, PartState
+from stsguard.discovery.supervisor import kept_up, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Gauge
-from stsguard.outbound.admin import Admin, Result
+from stsguard.outbound.admin import Admin
 from stsguard.outbound.dns_watch import DnsWatch
-from stsguard.outbound.health import Health, PartHealth, PartState
 from stsguard.outbound.lookup import LookupProtocol, LookupService
 from stsguard.outbound.override_watch import OverrideWatch
 from stsguard.outbound.replies import ReplyCache
@@ -45,12 +50,7 @@ from stsguard.store.stores import open_stores
 log = logger(__name__)
 
 LOOKUP_SOCKET_MODE = 0o666  # smtp(8) runs as postfix, and what is asked there is public
-ADMIN_SOCKET_MODE = 0o660
 STOP_SECONDS = 10.0
-OPEN_FILES = 65_536  # each smtp(8) holds a connection, and the usual limit of a shell is 1024
-# From 3.13 on a server unlinks the path of its socket when it is closed: of a socket that is systemd's, or that a
-# successor has taken over already.
-KEEP_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 class OutboundDaemon:
@@ -104,12 +104,6 @@ class OutboundDaemon:
             doubt = f"; the last check did not count: {watched.doubt}" if watched.doubt else ""
             return PartHealth(PartState.OK if watched.ready else PartState.LIMITED, watched.reason + doubt)
 
-        def faults() -> PartHealth:
-            count = sum(crashes.values.values())
-            if count:
-                return PartHealth(PartState.LIMITED, f"{count} faults of stsguard since the start, see the log")
-            return PartHealth(PartState.OK, "none")
-
         health.add("dns", self._dns.health)
         health.add("store", store)
         for watched, name in zip(self._readiness, ("dane_resolver", "dane_postfix"), strict=True):
@@ -118,7 +112,7 @@ class OutboundDaemon:
             health.add("overrides", self._overrides.health)
         health.add("sessions", self._hearing.health)
         health.add("reports", self._reporting.health)
-        health.add("faults", faults)
+        health.add("faults", faults_health)
         return health
 
     async def run(self) -> None:
@@ -137,17 +131,17 @@ class OutboundDaemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with AsyncExitStack() as stack:
             background = asyncio.create_task(self._background())
-            stack.push_async_callback(_end, background)
+            stack.push_async_callback(end, background)
             stack.push_async_callback(self._service.close)
             # The first answer must know whether DANE counts: what was not checked would be answered with less.
             await asyncio.gather(self._dns.look(), *(watched.look() for watched in self._readiness))
             await self._reporting.start()
             await self._listen(stack)
             hearing = asyncio.create_task(self._hearing.run())
-            stack.push_async_callback(_end, hearing)
+            stack.push_async_callback(end, hearing)
             self._say_ready()
             stopping = asyncio.create_task(self._stop.wait())
-            stack.push_async_callback(_end, stopping)
+            stack.push_async_callback(end, stopping)
             done, _ = await asyncio.wait([background, hearing, stopping], return_when=asyncio.FIRST_COMPLETED)
             systemd.notify("STOPPING=1")
             for task in done - {stopping}:
@@ -165,19 +159,13 @@ class OutboundDaemon:
             group.create_task(self.parts.tender.run())
             group.create_task(self.parts.demands.run())
             group.create_task(kept_up("verification", self.parts.verifier.run))
-            group.create_task(self._feed_watchdog())
+            group.create_task(feed_watchdog())
             group.create_task(kept_up("reports", self._reporting.run))
             group.create_task(kept_up("DNS check", self._dns.run))
             for watched in self._readiness:
                 group.create_task(kept_up("DANE check", watched.run))
             if self._overrides is not None:
                 group.create_task(kept_up("overrides", self._overrides.run))
-
-    async def _feed_watchdog(self) -> None:
-        interval = systemd.watchdog_seconds()
-        while interval is not None:
-            systemd.notify("WATCHDOG=1")
-            await asyncio.sleep(interval / 3)
 
     def _reload(self) -> None:
         systemd.notify_reloading()
@@ -193,7 +181,10 @@ class OutboundDaemon:
         self._hearing.open([sock for sock, _ in passed if is_datagram_socket(sock)])
         sockets = [(f"systemd:{name}", sock) for sock, name in passed if not is_datagram_socket(sock)]
         if not sockets:
-            sockets = [(_text(address), _open(address, LOOKUP_SOCKET_MODE)) for address in self._config.lookup.listen]
+            sockets = [
+                (address_text(address), open_listener(address, LOOKUP_SOCKET_MODE))
+                for address in self._config.lookup.listen
+            ]
         if not sockets:
             raise ListenFailed("no socket to answer at: [lookup] listen is empty, and systemd has passed none")
         protocol = partial(LookupProtocol, self._service)
@@ -209,15 +200,9 @@ class OutboundDaemon:
 
     async def _listen_admin(self, stack: AsyncExitStack) -> None:
         address = self._config.admin.listen
-        http = HttpServer(self._handler(self._build_admin()))
-        sock = _open(address, ADMIN_SOCKET_MODE)
-        _warn_of_exposure(_text(address), sock)
-        if sock.family == socket.AF_UNIX:
-            server = await asyncio.start_unix_server(http.serve, sock=sock, **KEEP_PATH)
-        else:
-            server = await asyncio.start_server(http.serve, sock=sock)
-        stack.callback(server.close)
-        stack.push_async_callback(http.close)
+        sock = open_listener(address, ADMIN_SOCKET_MODE)
+        _warn_of_exposure(address_text(address), sock)
+        await serve_admin(stack, sock, self._build_admin().handle)
 
     def _build_admin(self) -> Admin:
         from stsguard.adapters.prometheus import render_metrics
@@ -236,22 +221,6 @@ class OutboundDaemon:
             status=self._status,
             render_metrics=render_metrics,
         )
-
-    def _handler(self, admin: Admin) -> Callable[[HttpRequest], Awaitable[HttpResponse]]:
-        async def handle(request: HttpRequest) -> HttpResponse:
-            results: list[Result] = []
-
-            async def work() -> None:
-                results.append(await admin.handle(request))
-
-            if not await supervised("admin request", work()):
-                return json_response({"error": "stsguard failed, see its log"}, 500)
-            result = results[0]
-            if isinstance(result.content, bytes):
-                return HttpResponse(result.status, result.content, "text/plain; version=0.0.4; charset=utf-8")
-            return json_response(result.content, result.status)
-
-        return handle
 
     def _status(self) -> Plain:
         return {
@@ -291,27 +260,6 @@ class OutboundDaemon:
             outcome(log, logging.ERROR, what, reason=str(exc) or "no answer in time", unsaved=saver.unsaved)
 
 
-async def _end(task: "asyncio.Task[object]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _text(address: ListenAddress) -> str:
-    match address:
-        case UnixAddress(path):
-            return f"unix:{path}"
-        case InetAddress(host, port):
-            return f"inet:{host}:{port}"
-
-
-def _open(address: ListenAddress, mode: int) -> socket.socket:
-    match address:
-        case UnixAddress(path):
-            return listen_unix(path, mode)
-        case InetAddress(host, port):
-            return listen_inet(host, port)
-
-
 def _warn_of_exposure(where: str, sock: socket.socket) -> None:
     if sock.family != socket.AF_UNIX and beyond_loopback(sock.getsockname()[0]):
         outcome(
@@ -329,14 +277,7 @@ def run_outbound(config: Config) -> None:
     async def serve() -> None:
         await OutboundDaemon(config).run()
 
-    _raise_file_limit()
+    raise_file_limit()
     prefer_latency()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve())
-
-
-def _raise_file_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

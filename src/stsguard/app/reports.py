@@ -18,11 +18,11 @@ from stsguard.core.addresses import AddressGuard
 from stsguard.core.errors import ConfigInvalid, StoreUnavailable
 from stsguard.core.tlsrpt_report import filename
 from stsguard.core.tlsrpt_report_model import Report
+from stsguard.discovery.health import PartHealth, PartState
 from stsguard.log import logger, outcome
 from stsguard.names import Domain
 from stsguard.outbound.destinations import Destinations
 from stsguard.outbound.dispatch import Dispatcher
-from stsguard.outbound.health import PartHealth, PartState
 from stsguard.outbound.reporter import Reporter, ReportSettings
 from stsguard.ports import Clock, Mailer, ReportPoster, Resolver
 

@@ -10,10 +10,10 @@ from stsguard.app.mail_log import MailLog
 from stsguard.app.parts import Parts
 from stsguard.config.model import Config, Origin, SessionsConfig
 from stsguard.core.errors import ListenFailed
+from stsguard.discovery.health import PartHealth, PartState
 from stsguard.discovery.supervisor import kept_up
 from stsguard.log import logger, outcome
 from stsguard.outbound.datagrams import DatagramPump, DatagramTally
-from stsguard.outbound.health import PartHealth, PartState
 from stsguard.outbound.sessions import SessionIntake
 from stsguard.ports import CounterStore
 

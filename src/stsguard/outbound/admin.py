@@ -18,13 +18,13 @@ from stsguard.discovery.describe import (
 )
 from stsguard.discovery.explain import Known, explain
 from stsguard.discovery.forecast import would_defer
+from stsguard.discovery.health import Health
 from stsguard.discovery.mx import lookup_mx_evidence
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.record import lookup_record
 from stsguard.discovery.tending import PolicyTender
 from stsguard.discovery.verification import MxVerifier
 from stsguard.names import Domain
-from stsguard.outbound.health import Health
 from stsguard.ports import Clock, PolicyFetcher, Resolver
 
 DEFAULT_ROWS = 1000

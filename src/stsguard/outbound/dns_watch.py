@@ -9,8 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from stsguard.core.errors import LookupFailed
+from stsguard.discovery.health import PartHealth, PartState
 from stsguard.log import logger, outcome
-from stsguard.outbound.health import PartHealth, PartState
 
 log = logger(__name__)
 

@@ -7,9 +7,9 @@ from datetime import date
 
 from stsguard.core.errors import OverrideInvalid
 from stsguard.core.overrides import Overrides
+from stsguard.discovery.health import PartHealth, PartState
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
-from stsguard.outbound.health import PartHealth, PartState
 from stsguard.ports import Clock
 
 log = logger(__name__)

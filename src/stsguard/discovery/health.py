@@ -1,4 +1,4 @@
-"""Health of the sending side, part by part: what works, what is limited, what an admin has to look at."""
+"""Health of a daemon, part by part: what works, what is limited, what an admin has to look at."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
