@@ -112,24 +112,28 @@ def dns_message(data: bytes) -> None:
 
     The question is the right one: a forger who fails there fails at once.
     """
+    import dns.flags
     import dns.rdatatype
 
     from stsguard.adapters.resolver.answer import check_rcode, read_response
-    from stsguard.adapters.resolver.exchange import MAX_RECORDS, MessageMalformed, make_query, parse_response
+    from stsguard.adapters.resolver.exchange import parse_response, question_of
+    from stsguard.adapters.resolver.plain import MAX_RECORDS, make_wire_query, read_plain
     from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
+    from stsguard.adapters.resolver.udp import Malformed
     from stsguard.core.errors import LookupFailed
 
     kinds = (("TXT", to_txt), ("MX", to_mx), ("A", to_address), ("AAAA", to_address), ("TLSA", to_tlsa), ("CNAME", str))
     kind, convert = kinds[data[0] % len(kinds)] if data else kinds[0]
     rdtype = dns.rdatatype.from_text(kind)
     name = to_wire_name("example.test", "")
-    query = make_query(name, rdtype)
-    wire = query.to_wire()
-    query_id, question = wire[:2], wire[12:30]
+    question = question_of(name, rdtype)
+    query_id = make_wire_query(question)[:2]
     flags, counts = data[1:3].ljust(2, b"\0"), data[3:9].ljust(6, b"\0")
+    wire = query_id + flags + b"\0\1" + counts + question.wire + data[9:]
+    plain = read_plain(wire, question)
     try:
-        message = parse_response(query_id + flags + b"\0\1" + counts + question + data[9:], query)
-    except MessageMalformed as exc:
+        message = parse_response(wire, question)
+    except Malformed as exc:
         _check_message(str(exc))
         return
     if message is None:
@@ -142,6 +146,11 @@ def dns_message(data: bytes) -> None:
         _check_message(str(exc))
         return
     values = [convert(rdata) for rdata in step.records]
+    if plain is not None:
+        # Whatever is read the short way is what dnspython reads.
+        authentic = bool(message.flags & dns.flags.AD)
+        assert (plain.status, plain.records, plain.ttl) == (step.status, tuple(values), step.ttl_seconds)
+        assert plain.authentic is authentic
     assert len(values) <= MAX_RECORDS
     assert step.ttl_seconds >= 0
     assert (step.status == "found") is bool(values)

@@ -32,9 +32,9 @@ async def lookup_mx_evidence(resolver: Resolver, next_hop: Domain, port: int) ->
     records = _usable_records(answer.records)
     if not records and all(record.mx_hostname is None for record in answer.records):
         return MxEvidence((), answer.secure, answer.ttl, null_mx=True)
-    found = await asyncio.gather(
-        *(_lookup_host(resolver, name, preference, port) for name, preference in records[:MAX_MX_HOSTS])
-    )
+    lookups = [_lookup_host(resolver, name, preference, port) for name, preference in records[:MAX_MX_HOSTS]]
+    # Most domains have one host, which needs no task of its own.
+    found = [await lookups[0]] if len(lookups) == 1 else await asyncio.gather(*lookups)
     return MxEvidence(
         hosts=tuple(host for host, _ in found), secure=answer.secure, ttl=min([answer.ttl, *(ttl for _, ttl in found)])
     )

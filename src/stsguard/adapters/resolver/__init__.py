@@ -10,9 +10,9 @@ security, so such a look-up fails. Only addresses are cut, since no decision dep
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import TypeVar
+from typing import Any
 
 import dns.flags
 import dns.message
@@ -20,9 +20,11 @@ import dns.name
 import dns.rdata
 import dns.rdatatype
 
-from stsguard.adapters.resolver.answer import MAX_ALIASES, check_rcode, read_response
-from stsguard.adapters.resolver.exchange import Nameserver, describe, exchange, make_query
+from stsguard.adapters.resolver.answer import MAX_ALIASES, Step, check_rcode, read_response
+from stsguard.adapters.resolver.exchange import Response, describe, exchange, question_of, read_answer
+from stsguard.adapters.resolver.plain import PlainAnswer, Question, make_question
 from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
+from stsguard.adapters.resolver.udp import Nameserver, UdpQueries
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord, TlsaRecord
 from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.metrics import Counter
@@ -38,7 +40,19 @@ MAX_ADDRESSES = 25  # of each family; Postfix tries five, we probe and fetch fro
 SILENT_SECONDS = 60.0  # a nameserver that did not answer is asked last for so long
 
 IPAddress = IPv4Address | IPv6Address
-T = TypeVar("T")
+
+_CONVERT: dict[dns.rdatatype.RdataType, Callable[[dns.rdata.Rdata], object]] = {
+    dns.rdatatype.TXT: to_txt,
+    dns.rdatatype.MX: to_mx,
+    dns.rdatatype.TLSA: to_tlsa,
+    dns.rdatatype.A: to_address,
+    dns.rdatatype.AAAA: to_address,
+}
+_LIMITS = {
+    dns.rdatatype.TXT: MAX_TXT_RECORDS,
+    dns.rdatatype.MX: MAX_MX_RECORDS,
+    dns.rdatatype.TLSA: MAX_TLSA_RECORDS,
+}
 
 # What to tell when several nameservers failed differently: whoever answered knows more than whoever did not.
 _TELLING = (
@@ -52,10 +66,10 @@ _TELLING = (
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The end of a CNAME chain, its records still dnspython's."""
+    """The end of a CNAME chain, its records as our values."""
 
     status: AnswerStatus
-    records: tuple[dns.rdata.Rdata, ...]
+    records: tuple[Any, ...]
     canonical_name: Domain
     ttl: int
     secure: bool
@@ -88,6 +102,7 @@ class DnsResolver:
         self._nameservers = tuple(nameservers)
         self._timeout = timeout_seconds
         self._try_timeout = try_timeout_seconds
+        self._udp = {server: UdpQueries(server, read_answer) for server in self._nameservers}
         self._slots = asyncio.Semaphore(concurrency)
         self._silent_until: dict[Nameserver, float] = {}
 
@@ -98,10 +113,9 @@ class DnsResolver:
             LookupFailed: for every way to fail, more than 20 records or one of more than 4 KiB included.
         """
         found = await self._lookup(name, dns.rdatatype.TXT)
-        records = _convert(found, to_txt, MAX_TXT_RECORDS)
-        if any(len(text) > MAX_TXT_OCTETS for text in records):
+        if any(len(text) > MAX_TXT_OCTETS for text in found.records):
             raise LookupFailed(LookupReason.MALFORMED, found.question, f"a record of more than {MAX_TXT_OCTETS} octets")
-        return _answer(found, records)
+        return _answer(found)
 
     async def lookup_mx(self, name: Domain) -> Answer[MxRecord]:
         """MX records as published, null MX included (RFC 7505).
@@ -109,8 +123,7 @@ class DnsResolver:
         Raises:
             LookupFailed: for every way to fail, more than 100 records included.
         """
-        found = await self._lookup(name, dns.rdatatype.MX)
-        return _answer(found, _convert(found, to_mx, MAX_MX_RECORDS))
+        return _answer(await self._lookup(name, dns.rdatatype.MX))
 
     async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
         """A and AAAA records together, at most 25 of each.
@@ -118,12 +131,12 @@ class DnsResolver:
         Raises:
             LookupFailed: either look-up failed and the other gave no address.
         """
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._lookup_or_failure(name, rdtype))
-                for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)
-            ]
-        results = [task.result() for task in tasks]
+        # One task beside this one: a task group with two costs as much as a query does.
+        other = asyncio.create_task(self._lookup_or_failure(name, dns.rdatatype.AAAA))
+        try:
+            results = [await self._lookup_or_failure(name, dns.rdatatype.A), await other]
+        finally:
+            other.cancel()
         answers = [result for result in results if isinstance(result, _Found)]
         with_address = [found for found in answers if found.status is AnswerStatus.FOUND]
         for result in results:
@@ -137,7 +150,7 @@ class DnsResolver:
             missing = all(found.status is AnswerStatus.NXDOMAIN for found in answers)
             status = AnswerStatus.NXDOMAIN if missing else AnswerStatus.NODATA
             return Answer(status, (), answers[0].canonical_name, min(found.ttl for found in answers), secure)
-        addresses = [to_address(rdata) for found in with_address for rdata in found.records[:MAX_ADDRESSES]]
+        addresses = [address for found in with_address for address in found.records[:MAX_ADDRESSES]]
         ttl = min(found.ttl for found in with_address)
         return Answer(AnswerStatus.FOUND, tuple(addresses), with_address[0].canonical_name, ttl, secure)
 
@@ -149,12 +162,11 @@ class DnsResolver:
                 nameserver does not say so: it withholds the answer, and gives it to who wants no validation.
         """
         try:
-            found = await self._lookup(name, dns.rdatatype.TLSA)
+            return _answer(await self._lookup(name, dns.rdatatype.TLSA))
         except LookupFailed as exc:
             if exc.reason is LookupReason.SERVFAIL and await self._is_withheld(name, dns.rdatatype.TLSA):
                 raise LookupFailed(LookupReason.BOGUS, exc.question, "answered with CD set only") from exc
             raise
-        return _answer(found, _convert(found, to_tlsa, MAX_TLSA_RECORDS))
 
     async def lookup_cname_secure(self, name: Domain) -> bool:
         """Whether the CNAME record at `name` itself is secure (RFC 7672 §2.1.3).
@@ -173,15 +185,17 @@ class DnsResolver:
             LookupFailed: for every way to fail.
         """
         owner = to_wire_name(name, f"{name} {dns.rdatatype.to_text(rdtype)}")
-        return await self._query(owner, rdtype, asyncio.get_running_loop().time() + self._timeout)
+        question = replace(question_of(owner, rdtype), plain=False)
+        response = await self._query(question, asyncio.get_running_loop().time() + self._timeout)
+        assert isinstance(response, dns.message.Message)  # noqa: S101 (asked for by plain=False)
+        return response
 
     async def _is_withheld(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> bool:
         """Whether a nameserver answers with CD set, by which it leaves validation to us (RFC 4035 §3.2.2)."""
-        query = make_query(to_wire_name(name, str(name)), rdtype)
-        query.flags |= dns.flags.CD
+        question = replace(question_of(to_wire_name(name, str(name)), rdtype), checking_disabled=True)
         for nameserver in self._nameservers:
             try:
-                await self._ask(query, nameserver, self._try_timeout)
+                await self._ask(question, nameserver, self._try_timeout)
             except LookupFailed:
                 continue
             return True
@@ -194,15 +208,29 @@ class DnsResolver:
             return exc
 
     async def _lookup(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> _Found:
-        """Follow the CNAMEs from `name` to the end, over as many responses as the nameserver makes of them."""
-        question = f"{name} {dns.rdatatype.to_text(rdtype)}"
+        """What there is at `name`, or where its CNAMEs lead to."""
+        text = f"{name} {rdtype.name}"
         deadline = asyncio.get_running_loop().time() + self._timeout
+        question = make_question(name, rdtype)
+        if question is None:
+            raise LookupFailed(LookupReason.MALFORMED, text, "no name for the DNS")
+        response = await self._query(question, deadline)
+        if isinstance(response, PlainAnswer):
+            secure = self.trust_ad and response.authentic
+            _check_count(response.records, rdtype, text)
+            return _Found(response.status, response.records, name, response.ttl, secure, text)
+        return await self._follow(name, rdtype, response, deadline, text)
+
+    async def _follow(
+        self, name: Domain, rdtype: dns.rdatatype.RdataType, response: Response, deadline: float, question: str
+    ) -> _Found:
+        """Follow the CNAMEs from `name` to the end, over as many responses as the nameserver makes of them."""
         owner = to_wire_name(name, question)
         chain: set[dns.name.Name] = {owner}
         ttls: list[int] = []
         secure = self.trust_ad
         while True:
-            step = read_response(await self._query(owner, rdtype, deadline), owner, rdtype, question)
+            step = _step(response, owner, rdtype, question)
             # RFC 7672 §2.1.3: one insecure CNAME makes all that follows insecure.
             secure = secure and step.authentic
             ttls.append(step.ttl_seconds)
@@ -212,47 +240,44 @@ class DnsResolver:
             owner = step.owner
             if step.status is not None:
                 canonical_name = to_domain(owner, question) if len(chain) > 1 else name
+                _check_count(step.records, rdtype, question)
                 return _Found(step.status, step.records, canonical_name, min(ttls), secure, question)
+            response = await self._query(question_of(owner, rdtype), deadline)
 
-    async def _query(
-        self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, deadline: float
-    ) -> dns.message.Message:
+    async def _query(self, question: Question, deadline: float) -> Response:
         """The first response that answers, from the nameservers in turn, again and again until `deadline`."""
         loop = asyncio.get_running_loop()
-        failure = LookupFailed(LookupReason.UNREACHABLE, name.to_text(), "no nameserver")
+        failure: LookupFailed | None = None
         candidates = sorted(self._nameservers, key=lambda server: self._silent_until.get(server, 0.0) > loop.time())
         while candidates:
             for nameserver in tuple(candidates):
                 try:
                     left = max(0.0, deadline - loop.time())
-                    return await self._ask(make_query(name, rdtype), nameserver, min(left, self._try_timeout))
+                    return await self._ask(question, nameserver, min(left, self._try_timeout))
                 except LookupFailed as exc:
                     if exc.reason is LookupReason.BOGUS:
                         # Final: the next nameserver might not validate, and hand out what this one withholds.
                         raise
-                    if _TELLING.index(exc.reason) <= _TELLING.index(failure.reason):
+                    if failure is None or _TELLING.index(exc.reason) <= _TELLING.index(failure.reason):
                         failure = exc
                     if exc.reason is not LookupReason.TIMEOUT:
                         candidates.remove(nameserver)  # asking again would give the same
                 if loop.time() >= deadline:
                     raise failure
-        raise failure
+        raise failure or LookupFailed(LookupReason.UNREACHABLE, question.name, "no nameserver")
 
-    async def _ask(
-        self, query: dns.message.Message, nameserver: Nameserver, timeout_seconds: float
-    ) -> dns.message.Message:
+    async def _ask(self, question: Question, nameserver: Nameserver, timeout_seconds: float) -> Response:
         loop = asyncio.get_running_loop()
-        begun_at = loop.time()
+        if self._slots.locked():
+            begun_at = loop.time()
+            await self._wait_for_slot(question, timeout_seconds)
+            timeout_seconds = max(0.0, timeout_seconds - (loop.time() - begun_at))
+        else:
+            await self._slots.acquire()
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._slots.acquire()
-        except TimeoutError as exc:
-            QUERIES.inc("overload")
-            raise LookupFailed(LookupReason.TIMEOUT, describe(query), "too many queries under way") from exc
-        try:
-            left = max(0.0, timeout_seconds - (loop.time() - begun_at))
-            response = await exchange(query, nameserver, timeout_seconds=left)
-            check_rcode(response, describe(query), f"{nameserver[0]} port {nameserver[1]}")
+            response = await exchange(question, self._udp[nameserver], timeout_seconds=timeout_seconds)
+            if isinstance(response, dns.message.Message):
+                check_rcode(response, describe(question), f"{nameserver[0]} port {nameserver[1]}")
         except LookupFailed as exc:
             QUERIES.inc(exc.reason.value)
             if exc.reason in (LookupReason.TIMEOUT, LookupReason.UNREACHABLE):
@@ -264,14 +289,28 @@ class DnsResolver:
         self._silent_until.pop(nameserver, None)
         return response
 
+    async def _wait_for_slot(self, question: Question, timeout_seconds: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._slots.acquire()
+        except TimeoutError as exc:
+            QUERIES.inc("overload")
+            raise LookupFailed(LookupReason.TIMEOUT, describe(question), "too many queries under way") from exc
 
-def _answer(found: _Found, records: tuple[T, ...]) -> Answer[T]:
-    return Answer(found.status, records, found.canonical_name, found.ttl, found.secure)
+
+def _step(response: Response, owner: dns.name.Name, rdtype: dns.rdatatype.RdataType, question: str) -> Step:
+    """What one response says, its records as our values."""
+    if isinstance(response, PlainAnswer):
+        return Step(response.status, owner, (), response.records, response.ttl, response.authentic)
+    step = read_response(response, owner, rdtype, question)
+    return replace(step, records=tuple(map(_CONVERT.get(rdtype, str), step.records)))
 
 
-def _convert(found: _Found, convert: Callable[[dns.rdata.Rdata], T], limit: int) -> tuple[T, ...]:
-    if len(found.records) > limit:
-        raise LookupFailed(
-            LookupReason.MALFORMED, found.question, f"{len(found.records)} records where {limit} are accepted"
-        )
-    return tuple(convert(rdata) for rdata in found.records)
+def _answer(found: _Found) -> Answer[Any]:
+    return Answer(found.status, found.records, found.canonical_name, found.ttl, found.secure)
+
+
+def _check_count(records: Sequence[object], rdtype: dns.rdatatype.RdataType, question: str) -> None:
+    limit = _LIMITS.get(rdtype)
+    if limit is not None and len(records) > limit:
+        raise LookupFailed(LookupReason.MALFORMED, question, f"{len(records)} records where {limit} are accepted")

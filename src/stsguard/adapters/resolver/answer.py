@@ -5,7 +5,7 @@ Pure but for dnspython's types: messages in, values out.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import dns.edns
 import dns.flags
@@ -34,13 +34,13 @@ class Step:
     """What one response says of a name, its CNAMEs followed as far as it goes.
 
     `status` None: the response ends at the alias `owner`, whose records have to be asked for. `ttl_seconds` is the
-    least TTL of what was used.
+    least TTL of what was used. `records` are dnspython's.
     """
 
     status: AnswerStatus | None
     owner: dns.name.Name
     aliases: tuple[dns.name.Name, ...]
-    records: tuple[dns.rdata.Rdata, ...]
+    records: tuple[Any, ...]
     ttl_seconds: int
     authentic: bool
 

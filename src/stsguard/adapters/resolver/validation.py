@@ -14,7 +14,7 @@ import dns.rcode
 import dns.rdatatype
 
 from stsguard.adapters.resolver import DnsResolver
-from stsguard.adapters.resolver.exchange import Nameserver
+from stsguard.adapters.resolver.udp import Nameserver
 from stsguard.core.addresses import is_loopback
 from stsguard.core.errors import ConfigInvalid, LookupFailed, LookupReason
 

@@ -1,0 +1,285 @@
+"""The plain DNS answers, read straight from the octets: what nearly every look-up gets (RFC 1035 §4.1, RFC 2308).
+
+dnspython builds an object for every name and record, which costs ten times the rest of a look-up. Here only what a
+look-up uses is read, and only where there is nothing to interpret: records of the type asked for at the name asked for,
+or a denial with one SOA. Everything else (aliases, other RCODEs, extended errors, names that no host has, anything
+malformed) is None, and dnspython reads it: this module can leave out cases, and never has one of its own. A property
+test holds what it reads against what dnspython reads from the same octets.
+
+Records that nobody asked for are stepped over by their lengths; their content is not looked at.
+"""
+
+import re
+import secrets
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from stsguard.core.dane import AnswerStatus, MxRecord, TlsaRecord
+from stsguard.names import MAX_NAME_OCTETS, Domain, NameInvalid
+
+PAYLOAD_SIZE = 1232  # octets; what passes unfragmented everywhere (DNS flag day 2020)
+HEADER_SIZE = 12  # RFC 1035 §4.1.1
+MAX_RECORDS = 300  # in all sections together; reading a record of dnspython's costs some 50 µs
+
+A, CNAME, SOA, MX, TXT, SIG, AAAA, OPT, TLSA, TSIG = 1, 5, 6, 15, 16, 24, 28, 41, 52, 250
+_IN = 1
+_QR_OPCODE_TC = 0xFA00
+_QR = 0x8000
+_RD = 0x0100
+_AD = 0x0020
+_CD = 0x0010
+_DO = 0x8000
+_RCODE = 0x000F
+_NXDOMAIN = 3
+_POINTER = 0xC0
+_MAX_TTL = 0x7FFFFFFF  # RFC 2181 §8
+_MAX_LABELS = 128
+_MAX_LABEL = 63
+_LENGTHS = [bytes((length,)) for length in range(_MAX_LABEL + 1)]
+_HEADER = struct.Struct("!6H")
+_END = struct.Struct("!BHH")  # of a question: the root, type, class
+_OPTIONS = struct.Struct("!BHHIH")  # the root, OPT, payload size, flags, no data (RFC 6891 §6.1.2)
+_FIXED = struct.Struct("!HHIH")  # type, class, TTL, length of the RDATA
+_ASKED = b"\xc0\x0c"  # the usual compression: a pointer to the question
+_LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
+_MIN_TLSA = 4
+
+Value = bytes | MxRecord | TlsaRecord | IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: `name` in lower case, `wire` as it stands in the question section.
+
+    `checking_disabled` leaves validation to us (CD, RFC 4035 §3.2.2); `plain` False has dnspython read the answer.
+    """
+
+    name: str
+    rdtype: int
+    wire: bytes
+    checking_disabled: bool = False
+    plain: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAnswer:
+    """What a plain answer says; `count` is the number of records found, those that are equal taken for one."""
+
+    status: AnswerStatus
+    records: tuple[Value, ...]
+    ttl: int
+    authentic: bool
+
+
+class _NotPlain(Exception):
+    """Something that dnspython has to read."""
+
+
+def make_question(name: Domain, rdtype: int) -> Question | None:
+    """The question; None for a name that the DNS cannot carry."""
+    labels = name.encode("ascii").split(b".")
+    lengths = [len(label) for label in labels]
+    if min(lengths) < 1 or max(lengths) > _MAX_LABEL or len(name) > MAX_NAME_OCTETS:
+        return None
+    encoded = b"".join([_LENGTHS[len(label)] + label for label in labels])
+    return Question(name, rdtype, encoded + _END.pack(0, rdtype, _IN))
+
+
+def make_wire_query(question: Question, query_id: int | None = None) -> bytes:
+    """A recursive query that asks for validation: DO, and AD for servers that set theirs only on demand.
+
+    RFC 6840 §5.7: AD in a query asks for AD in the answer. RFC 4035 §3.2.1: some heed only DO. CD stays clear, so that
+    a validating server withholds what is bogus.
+    """
+    flags = _RD | _AD | (_CD if question.checking_disabled else 0)
+    if query_id is None:
+        query_id = secrets.randbits(16)
+    header = _HEADER.pack(query_id, flags, 1, 0, 0, 1)
+    return header + question.wire + _OPTIONS.pack(0, OPT, PAYLOAD_SIZE, _DO, 0)
+
+
+def read_plain(wire: bytes, question: Question) -> PlainAnswer | None:
+    """What the answer `wire` to `question` says; None where it is not plain."""
+    if not question.plain:
+        return None
+    try:
+        return _read(wire, question)
+    except (_NotPlain, struct.error, IndexError):
+        return None
+
+
+def _read(wire: bytes, question: Question) -> PlainAnswer:
+    _, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
+    rcode = flags & _RCODE
+    total = answers + authorities + additionals
+    if flags & _QR_OPCODE_TC != _QR or rcode not in (0, _NXDOMAIN) or questions != 1 or total > MAX_RECORDS:
+        raise _NotPlain
+    position = HEADER_SIZE + len(question.wire)
+    if wire[HEADER_SIZE:position] != question.wire:
+        raise _NotPlain
+    found: dict[bytes, Value] = {}
+    least = _MAX_TTL
+    for _ in range(answers):
+        owner, position = _owner(wire, position, question)
+        rdtype, rdclass, ttl, length = _FIXED.unpack_from(wire, position)
+        position += 10
+        end = position + length
+        if rdtype == CNAME:
+            raise _NotPlain
+        if rdtype == question.rdtype and rdclass == _IN and owner == question.name:
+            if ttl > _MAX_TTL:
+                raise _NotPlain
+            key, value = _READERS[rdtype](wire, position, end)
+            found.setdefault(key, value)
+            least = min(least, ttl)
+        position = end
+    negative, position = _authority(wire, position, authorities, question)
+    _skip_additional(wire, position, additionals)
+    authentic = bool(flags & _AD)
+    if found:
+        if rcode == _NXDOMAIN:
+            raise _NotPlain
+        return PlainAnswer(AnswerStatus.FOUND, tuple(found.values()), least, authentic)
+    if negative is None:
+        raise _NotPlain
+    status = AnswerStatus.NXDOMAIN if rcode == _NXDOMAIN else AnswerStatus.NODATA
+    return PlainAnswer(status, (), negative, authentic)
+
+
+def _authority(wire: bytes, position: int, count: int, question: Question) -> tuple[int | None, int]:
+    """RFC 2308 §5: the negative TTL that a SOA for the name asked for gives, and where the section ends."""
+    negative: int | None = None
+    for _ in range(count):
+        owner, position = _owner(wire, position, question)
+        rdtype, rdclass, ttl, length = _FIXED.unpack_from(wire, position)
+        position += 10
+        end = position + length
+        if rdtype == SOA:
+            if rdclass != _IN or ttl > _MAX_TTL or negative is not None:
+                raise _NotPlain
+            _, after = _name(wire, position)
+            _, after = _name(wire, after)
+            if after + 20 != end or not (question.name == owner or question.name.endswith(f".{owner}") or not owner):
+                raise _NotPlain
+            negative = min(ttl, int.from_bytes(wire[end - 4 : end], "big"))
+            if negative > _MAX_TTL or end > len(wire):
+                raise _NotPlain
+        position = end
+    return negative, position
+
+
+def _skip_additional(wire: bytes, position: int, count: int) -> None:
+    options = 0
+    for _ in range(count):
+        start = position
+        position = _name(wire, position)[1] if wire[position] else position + 1
+        rdtype, _, ttl, length = _FIXED.unpack_from(wire, position)
+        if rdtype in (TSIG, SIG):
+            raise _NotPlain
+        if rdtype == OPT:
+            options += 1
+            # The upper bits of the TTL are those of the RCODE, and options may hold an extended error (RFC 8914).
+            if options > 1 or position != start + 1 or ttl >> 16 or length:
+                raise _NotPlain
+        position += 10 + length
+    if position != len(wire):
+        raise _NotPlain
+
+
+def _owner(wire: bytes, position: int, question: Question) -> tuple[str, int]:
+    if wire[position : position + 2] == _ASKED:
+        return question.name, position + 2
+    return _name(wire, position)
+
+
+def _name(wire: bytes, position: int) -> tuple[str, int]:
+    """The name at `position` in lower case, without its final dot, and where it ends; a name of other characters than
+    a host's is not plain."""
+    labels: list[bytes] = []
+    after = 0
+    while True:
+        length = wire[position]
+        if length & _POINTER == _POINTER:
+            target = (length & 0x3F) << 8 | wire[position + 1]
+            after = after or position + 2
+            if target >= position or len(labels) > _MAX_LABELS:  # RFC 1035 §4.1.4: a prior occurrence
+                raise _NotPlain
+            position = target
+        elif length & _POINTER:
+            raise _NotPlain
+        elif not length:
+            break
+        else:
+            label = wire[position + 1 : position + 1 + length]
+            if len(label) != length or not _LABEL.fullmatch(label):
+                raise _NotPlain
+            labels.append(label)
+            position += 1 + length
+    name = b".".join(labels).decode("ascii").lower()
+    if len(name) > MAX_NAME_OCTETS:
+        raise _NotPlain
+    return name, after or position + 1
+
+
+def _txt(wire: bytes, position: int, end: int) -> tuple[bytes, bytes]:
+    """RFC 1035 §3.3.14: one or more strings, joined without blanks (RFC 8461 §3.1)."""
+    raw = wire[position:end]
+    if len(raw) != end - position or not raw:
+        raise _NotPlain
+    if raw[0] == len(raw) - 1:
+        return raw, raw[1:]
+    strings: list[bytes] = []
+    at = 0
+    while at < len(raw):
+        string = raw[at + 1 : at + 1 + raw[at]]
+        if len(string) != raw[at]:
+            raise _NotPlain
+        strings.append(string)
+        at += 1 + raw[at]
+    return raw, b"".join(strings)
+
+
+def _mx(wire: bytes, position: int, end: int) -> tuple[bytes, MxRecord]:
+    name, after = _name(wire, position + 2)
+    if after != end:
+        raise _NotPlain
+    preference = int.from_bytes(wire[position : position + 2], "big")
+    key = b"%d %s" % (preference, name.encode("ascii"))
+    if not name:
+        return key, MxRecord(preference, None)  # RFC 7505 §3
+    try:
+        return key, MxRecord(preference, Domain.parse(name))
+    except NameInvalid:
+        raise _NotPlain from None
+
+
+def _tlsa(wire: bytes, position: int, end: int) -> tuple[bytes, TlsaRecord]:
+    raw = wire[position:end]
+    if len(raw) != end - position or len(raw) < _MIN_TLSA:
+        raise _NotPlain
+    return raw, TlsaRecord(raw[0], raw[1], raw[2], raw[3:])
+
+
+def _a(wire: bytes, position: int, end: int) -> tuple[bytes, IPv4Address]:
+    raw = wire[position:end]
+    if len(raw) != 4 or end - position != 4:
+        raise _NotPlain
+    return raw, IPv4Address(raw)
+
+
+def _aaaa(wire: bytes, position: int, end: int) -> tuple[bytes, IPv6Address]:
+    raw = wire[position:end]
+    if len(raw) != 16 or end - position != 16:
+        raise _NotPlain
+    return raw, IPv6Address(raw)
+
+
+_READERS: dict[int, Callable[[bytes, int, int], tuple[bytes, Value]]] = {
+    TXT: _txt,
+    MX: _mx,
+    TLSA: _tlsa,
+    A: _a,
+    AAAA: _aaaa,
+}
