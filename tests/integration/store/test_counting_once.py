@@ -303,9 +303,8 @@ async def test_postgresql_of_the_schema_before_is_migrated_with_its_policies(
             )
         )
     database.close()
-    with pytest.raises(
-        StoreUnavailable, match='its schema is 0001, and this stsguard needs 0002; run "stsguard db upg'
-    ):
+    needed = f'its schema is 0001, and this stsguard needs {MIGRATIONS.head}; run "stsguard db upg'
+    with pytest.raises(StoreUnavailable, match=needed):
         await new_stores(url)
     assert upgrade_database(url).before == "0001"
     stores = await new_stores(url)

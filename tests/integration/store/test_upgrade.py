@@ -24,15 +24,16 @@ from tests.integration.store.examples import stored
 from tests.integration.store.postgres import Cluster
 
 A = Domain.parse("a.example")
+HEAD = MIGRATIONS.head
 NEXT = """
 import sqlalchemy as sa
 from alembic import op
 revision = "9001"
-down_revision = "0002"
+down_revision = "HEAD"
 def upgrade() -> None:
     op.add_column("policies", sa.Column("added", sa.Integer, nullable=True))
     op.execute("UPDATE policies SET added = 1")
-"""
+""".replace("HEAD", HEAD)
 
 
 @pytest.fixture
@@ -69,11 +70,11 @@ async def test_old_schema_is_migrated_when_opened_and_a_copy_kept(path: Path, fu
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT added FROM policies").fetchall() == [(1,)]
         assert connection.execute("SELECT version_num FROM stsguard_schema").fetchall() == [("9001",)]
-    copy = path.with_name("stsguard.db.schema-0002")
+    copy = path.with_name(f"stsguard.db.schema-{HEAD}")
     assert copy.stat().st_mode & 0o777 == 0o600
     assert await load(f"sqlite:///{copy}", MIGRATIONS) == stored("a.example")
     left = {file.name for file in path.parent.iterdir() if file.name.startswith((".", "stsguard.db"))}
-    assert left == {"stsguard.db", "stsguard.db.schema-0002"}
+    assert left == {"stsguard.db", f"stsguard.db.schema-{HEAD}"}
 
 
 async def test_policy_still_in_the_log_is_in_the_copy_too(path: Path, future: Migrations) -> None:
@@ -93,7 +94,7 @@ async def test_newer_schema_is_refused_and_left_alone(path: Path, future: Migrat
     with pytest.raises(StoreUnavailable) as caught:
         await new_store(f"sqlite:///{path}").open()
     assert str(caught.value) == (
-        f"SQLite database {path}: its schema '9001' is unknown to this stsguard, which knows none after 0002; "
+        f"SQLite database {path}: its schema '9001' is unknown to this stsguard, which knows none after {HEAD}; "
         "install the stsguard that wrote it, or put the copy that it kept in its place"
     )
     assert path.read_bytes() == before
@@ -120,7 +121,7 @@ def test_failed_migration_leaves_the_database_as_it_was(path: Path, future: Migr
     open_database(f"sqlite:///{path}").close()
     migration.write_text(NEXT)
     done = upgrade_database(f"sqlite:///{path}", future)
-    assert (done.before, done.after) == ("0002", "9001")
+    assert (done.before, done.after) == (HEAD, "9001")
 
 
 def test_revisions_that_do_not_join_are_our_fault_and_said_so(path: Path, future: Migrations) -> None:
@@ -134,9 +135,11 @@ def test_postgresql_is_migrated_by_the_command_only(postgres: Cluster, future: M
     upgrade_database(url)
     with pytest.raises(StoreUnavailable) as caught:
         open_database(url, future)
-    assert str(caught.value).endswith(': its schema is 0002, and this stsguard needs 9001; run "stsguard db upgrade"')
+    assert str(caught.value).endswith(
+        f': its schema is {HEAD}, and this stsguard needs 9001; run "stsguard db upgrade"'
+    )
     done = upgrade_database(url, future)
-    assert (done.before, done.after, done.copy) == ("0002", "9001", None)
+    assert (done.before, done.after, done.copy) == (HEAD, "9001", None)
     open_database(url, future).close()
 
 
@@ -159,12 +162,12 @@ def upgrade(capsys: pytest.CaptureFixture[str]) -> RunUpgrade:
 def test_db_upgrade_makes_a_database_and_says_so(tmp_path: Path, upgrade: RunUpgrade) -> None:
     at = ("--config", f"{tmp_path}/absent.toml", "--state-dir", f"{tmp_path}/state")
     name = f"SQLite database {tmp_path}/state/stsguard.db"
-    assert upgrade(*at) == (0, f"{name}: new, now schema 0002\n", "")
-    assert upgrade(*at) == (0, f"{name}: already has schema 0002\n", "")
+    assert upgrade(*at) == (0, f"{name}: new, now schema {HEAD}\n", "")
+    assert upgrade(*at) == (0, f"{name}: already has schema {HEAD}\n", "")
     code, out, _ = upgrade(*at, "--json")
     assert (code, json.loads(out)) == (
         0,
-        {"upgraded": False, "database": name, "before": "0002", "after": "0002", "copy": None},
+        {"upgraded": False, "database": name, "before": HEAD, "after": HEAD, "copy": None},
     )
 
 
@@ -203,6 +206,6 @@ def test_two_processes_may_make_the_same_database_at_once(tmp_path: Path) -> Non
     assert [(err, code) for _, err, code in ended] == [("", 0)] * 4
     assert {out for out, _, _ in ended} <= {
         f"SQLite database {tmp_path}/stsguard.db: {what}\n"
-        for what in ("new, now schema 0002", "already has schema 0002")
+        for what in (f"new, now schema {HEAD}", f"already has schema {HEAD}")
     }
     assert [file.name for file in tmp_path.iterdir()] == ["stsguard.db"]
