@@ -201,6 +201,28 @@ def certificate(data: bytes) -> None:
     assert sum(map(len, facts.dns_names + facts.common_names)) <= MAX_NAMES_LENGTH
 
 
+def client_hello(data: bytes) -> None:
+    """What opens a TLS connection (RFC 8446 §4.1.2), asked again with as much as it wants until it is all there."""
+    from stsguard.core.client_hello import MAX_HELLO_OCTETS, Partial, parse_client_hello
+    from stsguard.core.errors import ClientHelloInvalid
+    from stsguard.names import Domain
+
+    have = 0
+    try:
+        found = parse_client_hello(b"")
+        while isinstance(found, Partial):
+            assert have < found.wanted <= MAX_HELLO_OCTETS
+            if have == len(data):
+                return
+            have = min(found.wanted, len(data))
+            found = parse_client_hello(data[:have])
+    except ClientHelloInvalid as exc:
+        _check_message(str(exc))
+        return
+    assert found == parse_client_hello(data)
+    assert found.server_name is None or Domain.parse(found.server_name) == found.server_name
+
+
 def socketmap(data: bytes) -> None:
     """A stream of requests from a client, in two segments (the first octet says where it is cut), and each key."""
     from stsguard.core import netstring
@@ -335,6 +357,7 @@ TARGETS: dict[str, Target] = {
     "reply": reply,
     "socketmap": socketmap,
     "certificate": certificate,
+    "client_hello": client_hello,
     "dns_message": dns_message,
     "domain": domain,
     "http_response": http_response,

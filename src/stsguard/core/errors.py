@@ -10,6 +10,7 @@
     │   ├── CertificateInvalid    a certificate can't be read                         RFC 5280 §4.1
     │   ├── ReportInvalid         a report is not what RFC 8460 §4 says                RFC 8460 §4.4
     │   ├── RequestInvalid        a client of ours does not speak socketmap
+    │   ├── ClientHelloInvalid    what opens a TLS connection is no ClientHello       RFC 8446 §4.1.2
     │   └── EventInvalid          what the MTA told of a TLS session can't be read
     ├── LookupFailed              a DNS answer could not be had (server failure, bogus, timeout)   RFC 7672 §2.1.1
     ├── DeliveryFailed            a report was not taken, by its endpoint or by our own MTA       RFC 8460 §5.5
@@ -138,6 +139,10 @@ class ReportInvalid(PeerError):
 
 class RequestInvalid(PeerError):
     """A socketmap client sent what is no request. The caller closes that connection and no other."""
+
+
+class ClientHelloInvalid(PeerError):
+    """What opens a TLS connection can't be read. The caller ends the connection; nothing else is affected."""
 
 
 class EventInvalid(PeerError):
