@@ -65,8 +65,11 @@ BROKEN = [
     ("[[hosts]]\nname = 1", "[hosts]: unknown section; known here: " + ", ".join(f"[{name}]" for name in SECTIONS)),
     ('[lookup]\nmod = "observe"', '[lookup] mod = "observe": unknown key; did you mean "mode"?'),
     ("[lookup]\nport = 25", "[lookup] port = 25: unknown key; it belongs below [policy_fetch] or [verification]"),
-    ('[admin]\nxyz = ["a"]', '[admin] xyz = ["a"]: unknown key; known here: "listen"'),
-    ('[admin]\n"a b" = 1979-05-27', '[admin] "a b" = "1979-05-27": unknown key; known here: "listen"'),
+    ('[admin]\nxyz = ["a"]', '[admin] xyz = ["a"]: unknown key; known here: "listen", "inbound_listen"'),
+    (
+        '[admin]\n"a b" = 1979-05-27',
+        '[admin] "a b" = "1979-05-27": unknown key; known here: "listen", "inbound_listen"',
+    ),
     ("[log.text]\nx = 1", '[log] text = {…}: unknown key; known here: "level", "format"'),
     ('wait = "10s"', 'wait = "10s": a key outside any section; it belongs below [policy_fetch]'),
     ('foramt = ["json"]', 'foramt = ["json"]: a key outside any section; did you mean "format"?'),
@@ -410,13 +413,17 @@ def test_state_dir_moves_defaults_and_nothing_else(tmp_path: Path) -> None:
     assert {s.option.field for s in config.settings if s.origin == "--state-dir"} == {
         "url",
         "tlsrpt_socket",
+        "certificate_dir",
         "listen",
+        "inbound_listen",
     }
+    assert config.policy_host.certificate_dir == tmp_path / "state/certificates"
+    assert config.admin.inbound_listen == UnixAddress(tmp_path / "state/inbound.sock")
     named = load(
         write(
             tmp_path,
             '[store]\nurl = "postgresql://db.example.com/x"\n[admin]\nlisten = "unix:/x"\n'
-            '[sessions]\ntlsrpt_socket = ""',
+            'inbound_listen = "unix:/y"\n[policy_host]\ncertificate_dir = ""\n[sessions]\ntlsrpt_socket = ""',
         )
     )
     assert with_state_dir(named, tmp_path) == named
@@ -430,10 +437,11 @@ def test_state_dir_is_taken_from_the_working_directory(tmp_path: Path, monkeypat
 def test_state_dir_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigProblems) as caught:
         with_state_dir(load(tmp_path / "absent.toml"), Path("/" + "x" * 120))
-    for_events, for_commands = caught.value.problems
+    for_events, for_commands, for_inbound = caught.value.problems
     assert for_events.startswith('--state-dir "/xxx')
     assert "too long for a socket" in for_events
     assert "the path is longer than 107 bytes" in for_commands
+    assert "[admin] inbound_listen = " in for_inbound
 
 
 def test_named_files_have_to_be_there(tmp_path: Path) -> None:

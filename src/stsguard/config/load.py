@@ -91,7 +91,7 @@ def load(path: Path) -> Config:
 
 
 def with_state_dir(config: Config, state_dir: Path) -> Config:
-    """`config` with database and sockets inside `state_dir`, for running without root.
+    """`config` with database, certificates and sockets inside `state_dir`, for running without root.
 
     Only what the file leaves at its default moves. The directory is neither made nor looked at.
 
@@ -103,6 +103,8 @@ def with_state_dir(config: Config, state_dir: Path) -> Config:
         ("store", "url"): f"sqlite:///{base / 'stsguard.db'}",
         ("sessions", "tlsrpt_socket"): str(base / "tlsrpt.sock"),
         ("admin", "listen"): f"unix:{base / 'admin.sock'}",
+        ("admin", "inbound_listen"): f"unix:{base / 'inbound.sock'}",
+        ("policy_host", "certificate_dir"): str(base / "certificates"),
     }
     settings, mistakes = [], []
     for setting in config.settings:

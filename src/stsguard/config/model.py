@@ -149,9 +149,10 @@ class DnsUpdateConfig:
 
 @dataclass(frozen=True, slots=True)
 class AdminConfig:
-    """[admin]."""
+    """[admin]: `listen` is of `stsguard outbound`, `inbound_listen` of `stsguard inbound`."""
 
     listen: ListenAddress
+    inbound_listen: ListenAddress
 
 
 @dataclass(frozen=True, slots=True)

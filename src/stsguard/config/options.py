@@ -64,7 +64,7 @@ SECTIONS = {
     "reports": "The TLS reports to those who ask for them (RFC 8460). None is sent before from is set.",
     "policy_host": "Serving the policies of our own domains, with their certificates (RFC 8461 §3.3).",
     "dns_update": "Publishing the TXT records of our own domains by dynamic update (RFC 2136).",
-    "admin": "The socket of the stsguard commands, of /healthz and /metrics.",
+    "admin": "The sockets of the stsguard commands, of /healthz and /metrics.",
     "log": "The log, on standard error.",
 }
 
@@ -356,6 +356,13 @@ OPTIONS: tuple[Option, ...] = (
         values.Listen(),
         "unix:/run/stsguard/admin.sock",
         "Where the stsguard commands reach the daemon, by HTTP. Whoever can connect can change the cache.",
+    ),
+    Option(
+        "admin",
+        "inbound_listen",
+        values.Listen(),
+        "unix:/run/stsguard-inbound/admin.sock",
+        "The same of stsguard inbound: its health and figures. Nothing can be changed there.",
     ),
     Option("log", "level", values.Choice(LogLevel), "info", "The least severe lines that are written."),
     Option(
