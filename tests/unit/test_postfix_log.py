@@ -488,6 +488,33 @@ def test_mx_outside_the_policy_counts_once_per_delivery_attempt() -> None:
     assert len(feed([*(line(skipped(mx=f"mx{n}.example")) for n in range(MAX_ATTEMPTS + 5)), gone])) == MAX_ATTEMPTS
 
 
+def no_policy(mx: str = "mx.example.net", domain: str = "example.com", why: str = "TLSA lookup error for X:25") -> str:
+    return f"warning: TLS policy lookup for {domain}/{mx}: {why}"
+
+
+@pytest.mark.parametrize("why", ["client TLS configuration problem", "TLSA lookup error for mx.example.net:25"])
+def test_a_host_without_a_tls_policy_counts_once_per_delivery_attempt(why: str) -> None:
+    gone = line(delivery(relay="none", status=f"deferred ({why})"))
+    # Once for each of its addresses, and once for each recipient.
+    [session] = feed([line(no_policy(why=why)), line(no_policy(why=why)), gone, gone])
+    assert session.seen is Seen.NO_TLS_POLICY
+    assert (session.recipient_domain, session.receiving_mx_hostname) == ("example.com", "mx.example.net")
+    assert (session.receiving_ip, session.policy_domain) == ("", None)
+    lines = [line(no_policy(why=why)), line(established()), line(report()), line(delivery())]
+    assert outcomes(lines) == [SUCCESS, "no-tls-policy example.com mx.example.net"]
+    attempt = [line(no_policy(why=why)), line(no_policy(mx="mx2.example.net", why=why)), gone]
+    assert len(feed(attempt * 2)) == 4
+
+
+def test_a_host_without_a_tls_policy_names_the_next_hop() -> None:
+    gone = line(delivery(relay="none", status="deferred (client TLS configuration problem)"))
+    [session] = feed([line(no_policy(domain="Relay.Example")), gone])
+    assert session.recipient_domain == "relay.example"
+    [session] = feed([line(no_policy(domain="[192.0.2.1]")), gone])
+    assert session.recipient_domain == "example.com"
+    assert feed([line(no_policy(mx="-")), gone]) == []
+
+
 @pytest.mark.parametrize(
     ("recipient", "domain"),
     [

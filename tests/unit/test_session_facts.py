@@ -7,12 +7,15 @@ from ipaddress import ip_address
 
 import pytest
 
+from stsguard.core import netstring
 from stsguard.core.dane import MxRecord
 from stsguard.core.errors import FetchReason, LookupReason
-from stsguard.core.session import FailureDetail, PolicyType
+from stsguard.core.session import FailureDetail, PolicyType, Seen
 from stsguard.discovery.policies import LOG_TIME_SECONDS
 from stsguard.names import Domain
 from stsguard.outbound import session_facts
+from stsguard.outbound.lookup import LookupService
+from stsguard.outbound.replies import ReplyCache
 from tests.unit.desk import FAILED_IN_LOG, MX, NAME, Desk, datagram, logged, plain_desk
 from tests.unit.fakes import START, TLSA, World, virtual
 
@@ -178,19 +181,109 @@ async def test_unusable_tlsa_of_the_only_mx_host_is_told_though_a_datagram_names
     assert desk.store.results() == {"tlsa-invalid": 1}
 
 
+class Postfix:
+    """Asks by socketmap, as smtp(8) does: once for each MX host that it comes to, and for parent domains after that."""
+
+    def __init__(self, desk: Desk) -> None:
+        world = desk.world
+        self.replies = ReplyCache(world.demands, observe=False)
+        self.service = LookupService(world.demands, self.replies, world.clock.monotonic)
+        self.service.on_bogus_tlsa = desk.intake.note_bogus_tlsa
+
+    async def ask(self, key: str = NAME) -> bytes:
+        request = netstring.encode(f"policy {key}".encode())
+        cell = self.replies.cells.get(request)
+        if cell is not None and cell.destination.expires_at > self.service.now():
+            return cell.reply
+        answer = self.service.answer(request)
+        return answer if isinstance(answer, bytes) else await answer
+
+
 @virtual
-async def test_rfc8460_4_3_2_1_a_bogus_tlsa_lookup_is_reported_as_often_as_asked_for_at_most(world: World) -> None:
+async def test_rfc8460_4_3_2_1_a_bogus_tlsa_lookup_counts_once_per_delivery_attempt(world: World) -> None:
     publish_tlsa(world, bogus=True)
     desk = Desk(world)
     await desk.start()
-    assert await world.reply(NAME) == "temp"
-    await world.let_pass(60)
-    assert await world.reply(NAME) == "temp"
-    await world.let_pass(3600)  # nobody asks
-    failures = desk.store.total()["failures"]
-    assert 2 <= failures <= 4  # a look-up at the very instant of the decision counts as one after it
-    assert desk.store.types() == desk.store.types(MX) == {PolicyType.TLSA: {"failures": failures}}
-    assert dict(desk.store.details) == {FailureDetail("dnssec-invalid", receiving_mx_hostname=MX): failures}
+    postfix = Postfix(desk)
+    assert await world.reply(NAME) == "temp"  # an admin's look-up
+    for _ in range(3):
+        assert b"TEMP" in await postfix.ask()
+        await postfix.ask(f".{NAME}")
+        await world.ask(NAME)
+    await world.let_pass(3600)  # nobody asks, whatever is renewed
+    assert desk.store.types() == desk.store.types(MX) == {PolicyType.TLSA: {"failures": 3}}
+    assert dict(desk.store.details) == {FailureDetail("dnssec-invalid", receiving_mx_hostname=MX): 3}
+
+
+@virtual
+async def test_postfix_asks_once_for_each_mx_host_of_an_attempt(world: World) -> None:
+    publish_tlsa(world, bogus=True)
+    other, nowhere = Domain("mx2.a.test"), Domain("mx3.a.test")
+    world.resolver.give("MX", NAME, *(MxRecord(10, each) for each in (MX, other, nowhere)), secure=True)
+    world.resolver.give("A", other, ip_address("192.0.2.2"), secure=True)
+    world.resolver.fail("TLSA", f"_25._tcp.{other}", LookupReason.SERVFAIL)
+    desk = Desk(world)
+    await desk.start()
+    postfix = Postfix(desk)
+    for _ in range(5):  # two attempts, and the first look-up of a third; one host has no address
+        assert b"TEMP" in await postfix.ask()
+    await desk.settle()
+    assert desk.store.total() == {"failures": 3}
+    assert dict(desk.store.details) == {FailureDetail("dnssec-invalid", receiving_mx_hostname=MX): 3}
+
+
+@pytest.mark.parametrize(("preference", "expected"), [(5, {"failures": 1}), (20, {})])
+def test_where_mail_goes_to_other_hosts_only_the_best_is_certain_to_be_come_to(
+    preference: int, expected: dict[str, int]
+) -> None:
+    @virtual
+    async def run(world: World) -> None:
+        publish_tlsa(world, bogus=True)
+        other = Domain("mx2.a.test")
+        world.resolver.give("MX", NAME, MxRecord(preference, MX), MxRecord(10, other), secure=True)
+        world.resolver.give("A", other, ip_address("192.0.2.2"), secure=True)
+        world.resolver.give("TLSA", f"_25._tcp.{other}", TLSA)
+        desk = Desk(world)
+        await desk.start()
+        assert b"dane" in await Postfix(desk).ask()
+        await desk.settle()
+        assert desk.store.total() == expected
+
+    run()
+
+
+@virtual
+async def test_with_a_log_its_lines_tell_of_the_attempts_and_no_lookup_counts(world: World) -> None:
+    publish_tlsa(world, bogus=True)
+    desk = Desk(world, log=True)
+    await desk.start()
+    postfix = Postfix(desk)
+    await postfix.ask()
+    await postfix.ask()
+    await desk.settle()
+    assert desk.store.days == {}
+    desk.logged(logged(Seen.NO_TLS_POLICY, receiving_ip=""))
+    await desk.settle()
+    assert desk.store.types() == desk.store.types(MX) == {PolicyType.TLSA: {"failures": 1}}
+    assert dict(desk.store.details) == {FailureDetail("dnssec-invalid", receiving_mx_hostname=MX): 1}
+
+
+@virtual
+async def test_a_reply_is_cached_again_once_the_tlsa_records_are_mended(world: World) -> None:
+    publish_tlsa(world)
+    desk = Desk(world)
+    await desk.start()
+    postfix = Postfix(desk)
+    assert b"dane" in await postfix.ask()
+    assert len(postfix.replies.cells) == 1
+    world.resolver.fail("TLSA", f"_25._tcp.{MX}", LookupReason.BOGUS)
+    world.demands.redecide_all()
+    assert b"TEMP" in await postfix.ask()
+    assert postfix.replies.cells == {}
+    world.resolver.give("TLSA", f"_25._tcp.{MX}", TLSA)
+    world.demands.redecide_all()
+    assert b"dane" in await postfix.ask()
+    assert len(postfix.replies.cells) == 1
 
 
 @pytest.mark.parametrize("why", ["observe", "other failure", "site's level", "no DANE"])
@@ -206,7 +299,7 @@ def test_a_failed_tlsa_lookup_that_is_no_fault_of_theirs_or_kept_nothing_back_is
         world.demands.postfix_can_dane = why != "no DANE"
         desk = Desk(world, observe=why == "observe")
         await desk.start()
-        await world.ask(NAME)
+        await Postfix(desk).ask()
         await desk.settle()
         assert desk.store.days == {}
 

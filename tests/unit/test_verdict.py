@@ -572,16 +572,54 @@ def test_unusable_tlsa_beside_an_enforced_policy_is_told_without_a_session() -> 
     assert judge(SUCCESS, known) == (success(STS), *twice(aside(DANE_UNUSABLE, NONE_USABLE)))
 
 
-def test_rfc8460_4_3_2_1_a_bogus_tlsa_lookup_is_dnssec_invalid() -> None:
-    heard = Session(
-        at=AT,
-        source=Source.OURSELVES,
-        instance="",
-        seen=Seen.FAILURE,
-        recipient_domain=DOMAIN,
-        result_type=ResultType.DNSSEC_INVALID,
-        receiving_mx_hostname=MX,
-    )
-    bogus = replace(host(TlsaStatus.FAILED), tlsa_failure=LookupReason.BOGUS)
-    expected = failure(DANE_UNUSABLE, FailureDetail(ResultType.DNSSEC_INVALID, receiving_mx_hostname=MX))
-    assert judge(heard, Known(policy=ENFORCE, mx_host=bogus)) == twice(expected)
+NO_TLS_POLICY = session(Seen.NO_TLS_POLICY, receiving_ip="", receiving_mx_helo="", sending_mta_ip="")
+BOGUS = replace(host(TlsaStatus.FAILED), tlsa_failure=LookupReason.BOGUS)
+DNSSEC_INVALID = FailureDetail(ResultType.DNSSEC_INVALID, receiving_mx_hostname=MX)
+
+
+@pytest.mark.parametrize(
+    ("heard", "known"),
+    [
+        (NO_TLS_POLICY, Known(mx_host=BOGUS)),  # our reply was TEMP, or Postfix's own look-up has failed
+        (NO_TLS_POLICY, Known(policy=ENFORCE, mx_host=BOGUS)),
+        (NO_TLS_POLICY, Known(policy=NONE, mx_host=BOGUS, dane_in_force=True)),
+        (replace(NO_TLS_POLICY, source=Source.OURSELVES), Known(policy=TESTING, mx_host=BOGUS)),
+        (SKIPPED, Known(policy=ENFORCE, mx_host=BOGUS, not_offered=True)),  # our reply named other hosts
+    ],
+)
+def test_rfc8460_4_3_2_1_a_bogus_tlsa_lookup_that_kept_the_mail_back_is_dnssec_invalid(
+    heard: Session, known: Known
+) -> None:
+    assert judge(heard, known) == twice(failure(DANE_UNUSABLE, DNSSEC_INVALID))
+
+
+def test_an_older_postfix_contacts_the_host_whose_tlsa_lookup_is_bogus() -> None:
+    heard = session(Seen.FAILURE, ResultType.CERTIFICATE_HOST_MISMATCH)
+    known = Known(policy=ENFORCE, mx_host=BOGUS, not_offered=True)
+    expected = detail(ResultType.DNSSEC_INVALID)
+    assert judge(heard, known) == twice(failure(DANE_UNUSABLE, expected))
+    assert judge(EXPIRED, known) == (failure(STS, EXPIRED_DETAIL),)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        Known(),  # a daemon that was down
+        Known(policy=ENFORCE, mx_host=host(TlsaStatus.ABSENT)),
+        Known(mx_host=replace(BOGUS, tlsa_failure=LookupReason.SERVFAIL)),
+        Known(mx_host=replace(BOGUS, tlsa_failure=LookupReason.TIMEOUT)),
+        Known(mx_host=BOGUS, our_reports_own_session=True),
+        Known(mx_host=BOGUS, override=override(OverrideKind.EXEMPT)),
+    ],
+)
+def test_a_host_without_a_tls_policy_for_another_reason_is_not_reported(known: Known) -> None:
+    assert judge(NO_TLS_POLICY, known) == ()
+
+
+def test_rfc8461_4_1_a_host_outside_the_policy_is_a_mismatch_whatever_its_tlsa() -> None:
+    stranger = replace(BOGUS, mx_hostname=STRANGER)
+    heard = replace(SKIPPED, receiving_mx_hostname=STRANGER)
+    expected = replace(MISMATCH, receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="")
+    found = judge(heard, Known(policy=ENFORCE, mx_host=stranger, not_offered=True))
+    assert found == (failure(STS, replace(expected, sending_mta_ip="")),)
+    assert judge(heard, Known(mx_host=stranger)) == ()

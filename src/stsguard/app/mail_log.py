@@ -47,6 +47,9 @@ class MailLog:
             # Looked at first: what is written while the database opens counts, also where no position is stored yet.
             end = self._present_end()
             self._position = await self._stored_position() or end
+            if self._position == end:
+                # Whoever is killed before the first line comes goes on here, and not behind it.
+                self._intake.sessions([], {self._name: end} if end else None)
         self._follower = self._open(self._position)
         async for batch in self._batches(self._follower):
             if batch.lost or batch.from_start:

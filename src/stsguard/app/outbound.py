@@ -67,6 +67,7 @@ class OutboundDaemon:
         self._readiness = (resolver_readiness(config, self.parts), postfix_readiness(config, self.parts))
         self._dns = DnsWatch(partial(ask_resolver, config, self.parts))
         self._hearing = Hearing(config, self.parts, self._stores.sessions, observe=self._observe)
+        self._service.on_bogus_tlsa = self._hearing.intake.note_bogus_tlsa
         self._reporting = Reporting(config, self._stores, self.parts)
         self._overrides = self._watch_overrides()
         self._health = self._build_health()

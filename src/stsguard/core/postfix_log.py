@@ -32,6 +32,7 @@ from stsguard.core.postfix_log_lines import (
     Line,
     LineParser,
     MxSkipped,
+    PolicyFailed,
     Remark,
     TlsaUnusable,
     TlsEstablished,
@@ -170,7 +171,7 @@ class LogReader:
             case TlsReport():
                 reported_attempt(process, event).reported = True
                 return self._from_report(line, process, event)
-            case MxSkipped():
+            case MxSkipped() | PolicyFailed():
                 if len(process.skipped) < MAX_ATTEMPTS:
                     process.skipped[event] = None
             case Remark():
@@ -363,18 +364,22 @@ class LogReader:
         seen = Seen.SUCCESS if failure is None else Seen.FAILURE
         return [self._session(line, seen, domain, endpoint, failure=failure)]
 
-    def _from_skipped(self, line: Line, skipped: MxSkipped, domain: Domain) -> list[Session]:
-        policy_domain = self._host(skipped.policy_domain)
+    def _from_skipped(self, line: Line, skipped: MxSkipped | PolicyFailed, domain: Domain) -> list[Session]:
         mx_hostname = self._host(skipped.mx_hostname)
         if mx_hostname is None:
             return []
+        if isinstance(skipped, MxSkipped):
+            seen, policy_domain = Seen.MX_NOT_PERMITTED, self._host(skipped.policy_domain)
+            next_hop = policy_domain or domain
+        else:
+            seen, policy_domain, next_hop = Seen.NO_TLS_POLICY, None, self._host(skipped.next_hop) or domain
         return [
             Session(
                 at=line.at,
                 source=Source.LOG,
                 instance=self._instance,
-                seen=Seen.MX_NOT_PERMITTED,
-                recipient_domain=policy_domain or domain,
+                seen=seen,
+                recipient_domain=next_hop,
                 policy_domain=policy_domain,
                 receiving_mx_hostname=mx_hostname,
             )

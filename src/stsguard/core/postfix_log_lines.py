@@ -75,6 +75,13 @@ class MxSkipped(NamedTuple):
     policy_domain: str
 
 
+class PolicyFailed(NamedTuple):
+    """An MX host for which no TLS policy was to be had: our reply was TEMP, or Postfix's TLSA look-up has failed."""
+
+    next_hop: str
+    mx_hostname: str
+
+
 class TlsStatus(NamedTuple):
     """The field `tls=` (Postfix ≥ 3.11): the level wanted, and the one that the delivery ended with."""
 
@@ -117,7 +124,15 @@ class Remark(NamedTuple):
 
 
 Event = (
-    TlsEstablished | ChainFailed | HandshakeFailed | TlsaUnusable | TlsReport | MxSkipped | Delivery | Remark
+    TlsEstablished
+    | ChainFailed
+    | HandshakeFailed
+    | TlsaUnusable
+    | TlsReport
+    | MxSkipped
+    | PolicyFailed
+    | Delivery
+    | Remark
 )  # fmt: skip
 
 
@@ -165,6 +180,7 @@ _REPORT = re.compile(
 _SKIPPED = re.compile(
     r"warning: MX name '(?P<mx>[^\s']{1,255})' does not match STS MX pattern for '(?P<domain>[^\s']{0,255})'"
 )
+_NO_POLICY = re.compile(r"warning: TLS policy lookup for (?P<domain>[^\s/]{1,255})/(?P<mx>[^\s/:]{1,255}): ")
 _QUEUE_ID = r"(?P<queue_id>[0-9A-Za-z]{5,30}): "
 # A local part that isn't quoted has neither blank nor angle bracket (RFC 5321 §4.1.2). Postfix before 3.5 writes it as
 # it is: there a sender could put a whole line into it, so what is not of this form is no delivery to us.
@@ -375,6 +391,8 @@ def _parse_event(line: str, start: int) -> Event | None:
 def _parse_warning(line: str, start: int) -> Event | None:
     if found := _SKIPPED.match(line, start):
         return MxSkipped(found["mx"], found["domain"])
+    if found := _NO_POLICY.match(line, start):
+        return PolicyFailed(found["domain"], found["mx"])
     found = _TLSA.match(line, start)
     return TlsaUnusable(_endpoint(found)) if found else None
 

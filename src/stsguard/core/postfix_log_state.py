@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from stsguard.core.errors import ResultType
-from stsguard.core.postfix_log_lines import Endpoint, MxSkipped, TlsReport
+from stsguard.core.postfix_log_lines import Endpoint, MxSkipped, PolicyFailed, TlsReport
 from stsguard.names import Domain
 
 MAX_ATTEMPTS = 32  # of one delivery: smtp_mx_session_limit is 2, smtp_mx_address_limit 5, more by configuration
@@ -40,7 +40,7 @@ class Process:
 
     at: datetime
     attempts: list[Attempt] = field(default_factory=list)
-    skipped: dict[MxSkipped, None] = field(default_factory=dict)
+    skipped: dict[MxSkipped | PolicyFailed, None] = field(default_factory=dict)
     finished: tuple[str, Endpoint | None, str] | None = None
 
 

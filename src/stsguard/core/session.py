@@ -28,6 +28,7 @@ class Seen(StrEnum):
     FAILURE = "failure"  # a TLS session, or the attempt at one, that failed for good; `result_type` says how
     PLAINTEXT = "plaintext"  # delivered without TLS, which the level allowed
     MX_NOT_PERMITTED = "mx-not-permitted"  # skipped, since no pattern of the policy matches the MX host
+    NO_TLS_POLICY = "no-tls-policy"  # skipped, since our reply was TEMP, or Postfix's own TLSA look-up has failed
 
 
 class Source(StrEnum):

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import assert_never
 
 from stsguard.core.dane import MxHost, TlsaStatus
-from stsguard.core.errors import FetchReason, ResultType
+from stsguard.core.errors import FetchReason, LookupReason, ResultType
 from stsguard.core.mtasts import Mode, Policy, mx_permitted
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.overrides import Override, OverrideKind
@@ -98,6 +98,12 @@ def judge(session: Session, known: Known) -> tuple[Count, ...]:
         # RFC 8460 §4.3.1 starttls-not-supported would be untrue. A log that lost the line of the TLS session looks the
         # same as one without TLS; what we did not see or verify we do not claim.
         return ()
+    if _is_kept_from_by_bogus_tlsa(session, known):
+        # RFC 8460 §4.3.2.1 dnssec-invalid: "no valid records were returned from the recursive resolver". Only this
+        # look-up kept the mail from that MX host; RFC 7672 §2.1.2 wants it skipped.
+        session = replace(session, seen=Seen.FAILURE, result_type=ResultType.DNSSEC_INVALID, failure_reason_code="")
+    elif session.seen is Seen.NO_TLS_POLICY:
+        return ()  # a failure of ours, or one that may be the network's
     if _is_dane(session, known):
         result = _dane_result(session, known)
         return _dane_counts(session, known, result) if result is not None else ()
@@ -117,6 +123,20 @@ def judge(session: Session, known: Known) -> tuple[Count, ...]:
         unusable = _Result(failed=False, details=(_unusable_detail(session),))
         counts.extend(_dane_counts(session, known, unusable, sessions=0))
     return tuple(counts)
+
+
+def _is_kept_from_by_bogus_tlsa(session: Session, known: Known) -> bool:
+    """Whether the MX host was not delivered to since its TLSA look-up is bogus: by our reply, which was TEMP or did not
+    name it, or by Postfix's own look-up."""
+    if known.mx_host is None or known.mx_host.tlsa_failure is not LookupReason.BOGUS:
+        return False
+    if session.seen is Seen.NO_TLS_POLICY:
+        return True
+    policy = _policy_in_force(known)
+    if policy is None or not mx_permitted(policy.mx_patterns, known.mx_host.mx_hostname):
+        return False  # not permitted, whatever its TLSA records
+    mismatch = known.not_offered and session.result_type is ResultType.CERTIFICATE_HOST_MISMATCH
+    return mismatch or session.seen is Seen.MX_NOT_PERMITTED
 
 
 def _is_dane(session: Session, known: Known) -> bool:
@@ -217,7 +237,7 @@ def _as_postfix_said(session: Session) -> _Result | None:
             return _Result(failed=True, details=own + session.further_details)
         case Seen.PLAINTEXT:
             return None if _is_explained(session) else _without_tls(session)
-        case Seen.MX_NOT_PERMITTED:
+        case Seen.MX_NOT_PERMITTED | Seen.NO_TLS_POLICY:
             return None  # no policy of theirs is known against which it could be held
         case _ as unknown:
             assert_never(unknown)

@@ -79,8 +79,7 @@ class Destination:
 
 
 class Demands:
-    """All destinations in memory, at most `size`. `on_evict` is told of one that is dropped, `on_evidence` of one whose
-    evidence was gathered anew, which happens no more often than it is asked for."""
+    """All destinations in memory, at most `size`. `on_evict` is told of one that is dropped."""
 
     def __init__(
         self,
@@ -110,7 +109,6 @@ class Demands:
         self.overrides = Overrides()
         self.postfix_can_dane = True
         self.on_evict: Callable[[Destination], None] = lambda _destination: None
-        self.on_evidence: Callable[[Destination, Demand], None] = lambda _destination, _demand: None
         cache.on_change = self._policy_changed
         cache.used_at = self._used_at
         verifier.on_change = self._verdict_changed
@@ -174,10 +172,7 @@ class Demands:
                 break  # else an override has come, or trust in the resolver has gone, while it was gathered
         ttl = reply_ttl_seconds(mx.ttl if isinstance(mx, MxEvidence) else 0)
         destination.evidence_until = self._clock.monotonic() + ttl
-        demand = self._decide(destination, mx, state)
-        if not ahead_seconds:  # a renewal is no delivery attempt
-            contained("sessions", partial(self.on_evidence, destination, demand))
-        return demand
+        return self._decide(destination, mx, state)
 
     async def _gather(
         self, destination: Destination, ahead_seconds: float

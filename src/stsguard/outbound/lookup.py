@@ -15,16 +15,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from stsguard.core import netstring
 from stsguard.core.errors import RequestInvalid
 from stsguard.core.socketmap import KeyKind, NextHop, Request, UnknownMap, parse_next_hop, parse_request
-from stsguard.discovery.demand import Demands
-from stsguard.discovery.supervisor import report
+from stsguard.discovery.demand import Demand, Demands, Destination
+from stsguard.discovery.supervisor import contained, report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
-from stsguard.outbound.replies import NOTFOUND_REPLY, TEMP_FAULT, ReplyCache, render
+from stsguard.outbound.replies import NOTFOUND_REPLY, TEMP_FAULT, ReplyCache, has_bogus_tlsa, render
 
 log = logger(__name__)
 hits = Counter("lookups_cached_total", "Look-ups answered from the reply cache.")
@@ -44,7 +45,8 @@ TEMP_NO_NAME = netstring.encode(b"TEMP the key is no domain name")
 
 
 class LookupService:
-    """Answers requests, from the reply cache or by a decision. `now` is the monotonic clock of the decisions."""
+    """Answers requests, from the reply cache or by a decision. `now` is the monotonic clock of the decisions.
+    `on_bogus_tlsa` is told of each look-up of a destination of which an MX host has a bogus TLSA look-up."""
 
     def __init__(self, demands: Demands, cache: ReplyCache, now: Callable[[], float]) -> None:
         self._demands = demands
@@ -53,6 +55,7 @@ class LookupService:
         self.now = now
         # Observe mode answers NOTFOUND to everything, our own faults included.
         self.fault_reply = NOTFOUND_REPLY if cache.observe else TEMP_FAULT
+        self.on_bogus_tlsa: Callable[[Destination, Demand], None] = lambda _destination, _demand: None
         self.open_connections: set[LookupProtocol] = set()
         self._tasks: set[asyncio.Task[bytes]] = set()
 
@@ -94,6 +97,8 @@ class LookupService:
             faults.inc("timeout")
             outcome(log, logging.ERROR, "not decided in time, mail waits", policy_domain=destination.next_hop)
             return NOTFOUND_REPLY if self._cache.observe else TEMP_TIMEOUT
+        if has_bogus_tlsa(demand):
+            contained("sessions", partial(self.on_bogus_tlsa, destination, demand))
         # A bracketed key is served by its override alone: without one it must not get the domain's answer.
         if next_hop.kind is not KeyKind.BRACKETED:
             self._cache.keep(framed, request.dialect, destination)

@@ -6,6 +6,8 @@ decision does, so a hit never meets one that no longer holds.
 """
 
 from stsguard.core import netstring
+from stsguard.core.dane import MxEvidence
+from stsguard.core.errors import LookupReason
 from stsguard.core.socketmap import NOTFOUND, Dialect, render_reply
 from stsguard.discovery.demand import Demand, Demands, Destination
 
@@ -17,9 +19,18 @@ TEMP_FAULT = netstring.encode(b"TEMP stsguard failed, see its log")
 class ReplyCell:
     """The reply to one spelling of a key."""
 
-    __slots__ = ("destination", "dialect", "observe", "reply", "request")
+    __slots__ = ("cells", "destination", "dialect", "observe", "reply", "request")
 
-    def __init__(self, request: bytes, dialect: Dialect, destination: Destination, *, observe: bool) -> None:
+    def __init__(
+        self,
+        cells: "dict[bytes, ReplyCell]",
+        request: bytes,
+        dialect: Dialect,
+        destination: Destination,
+        *,
+        observe: bool,
+    ) -> None:
+        self.cells = cells
         self.request = request
         self.dialect = dialect
         self.destination = destination
@@ -30,7 +41,18 @@ class ReplyCell:
         """Render the reply for a new decision."""
         # Should rendering fail, the reply to the decision before must not live on with the new one's life.
         self.reply = NOTFOUND_REPLY if self.observe else TEMP_FAULT
+        if has_bogus_tlsa(demand):
+            self.cells.pop(self.request, None)
+            return
         self.reply = render(demand, self.dialect, destination, observe=self.observe)
+        self.cells[self.request] = self
+
+
+def has_bogus_tlsa(demand: Demand) -> bool:
+    """Whether the TLSA look-up of an MX host is bogus. Without a log only Postfix's look-ups tell of the attempts on it
+    (RFC 8460 §4.3.2.1), so that each of them has to be seen, and none is answered by a cell."""
+    hosts = demand.mx.hosts if isinstance(demand.mx, MxEvidence) else ()
+    return any(host.tlsa_failure is LookupReason.BOGUS for host in hosts)
 
 
 def render(demand: Demand, dialect: Dialect, destination: Destination, *, observe: bool) -> bytes:
@@ -51,7 +73,7 @@ class ReplyCache:
 
     def keep(self, request: bytes, dialect: Dialect, destination: Destination) -> None:
         """Keep a cell for this request; of a destination with enough spellings the oldest goes."""
-        if request in self.cells or destination.demand is None:
+        if request in self.cells or destination.demand is None or has_bogus_tlsa(destination.demand):
             return
         if self._demands.known(destination.next_hop, destination.port) is not destination:
             return  # dropped while it was decided
@@ -59,10 +81,9 @@ class ReplyCache:
             oldest = destination.watchers.pop(0)
             if isinstance(oldest, ReplyCell):
                 self.cells.pop(oldest.request, None)
-        cell = ReplyCell(request, dialect, destination, observe=self.observe)
+        cell = ReplyCell(self.cells, request, dialect, destination, observe=self.observe)
         destination.watchers.append(cell)
         cell.decided(destination, destination.demand)
-        self.cells[request] = cell
 
     def _evicted(self, destination: Destination) -> None:
         for watcher in destination.watchers:

@@ -7,7 +7,7 @@ from datetime import date
 from enum import Enum
 
 from stsguard.core.dane import MxEvidence, MxHost, TlsaStatus
-from stsguard.core.errors import LookupReason, PolicyFetchFailed, ResultType
+from stsguard.core.errors import LookupReason, PolicyFetchFailed
 from stsguard.core.session import Seen, Session, Source
 from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsStatus
 from stsguard.core.verdict import FetchFailure, Known
@@ -20,6 +20,8 @@ from stsguard.ports import Clock
 
 MAX_REFRESHED = 10_000  # domains with refresh failures that no session has told of yet
 MAX_REFRESH_FAILURES = 100  # of one domain and day: five minutes or longer lie between two
+MAX_ASKED = 10_000
+MX_ADDRESS_LIMIT = 5  # smtp_mx_address_limit: Postfix comes to no more in one attempt
 _TOLD_NOTHING = Decision(Reply.NOTFOUND, Row.NO_TLSA_NOT_ENFORCE, "")
 
 
@@ -59,6 +61,7 @@ class SessionFacts:
         self._is_own_report = is_own_report
         self._health = FetchHealth()
         self._refreshes: OrderedDict[Domain, list[_RefreshFailure]] = OrderedDict()
+        self._asked: OrderedDict[tuple[Domain, int], int] = OrderedDict()  # for those with a bogus TLSA look-up
 
     def note_fetch(self, policy_domain: Domain, failure: PolicyFetchFailed | None) -> None:
         """A policy fetch ended: well, or with `failure`."""
@@ -121,7 +124,9 @@ class SessionFacts:
         else:
             found = next((host for host in hosts if host.mx_hostname == mx_hostname), None)
         if found is not None and not self._demands.postfix_can_dane:
-            return replace(found, tlsa_status=TlsaStatus.ABSENT, tlsa=())
+            return replace(found, tlsa_status=TlsaStatus.ABSENT, tlsa=(), tlsa_failure=None)
+        if found is not None and found.tlsa_failure is not None and self._health.outage(self._clock.monotonic()):
+            return replace(found, tlsa_failure=LookupReason.SERVFAIL)  # as far as we can tell
         return found
 
     def placing(self, session: Session) -> Placing:
@@ -138,26 +143,38 @@ class SessionFacts:
         return Placing.YES if session.receiving_mx_hostname in {host.mx_hostname for host in hosts} else Placing.NO
 
     def bogus_tlsa(self, destination: Destination, demand: Demand) -> list[Session]:
-        """One session for each MX host that is not delivered to since its TLSA look-up is bogus (RFC 8460 §4.3.2.1).
+        """One session for each MX host that this look-up of Postfix shows not to be delivered to since its TLSA look-up
+        is bogus (RFC 8460 §4.3.2.1); empty where it belongs to an attempt that is counted already.
 
-        Postfix makes no connection then and reports nothing. Not where the site's own level holds, at which Postfix
+        Postfix makes no connection then and reports nothing. In one attempt it asks once for each MX host that it comes
+        to, so the attempts are no fewer than the look-ups by the number of hosts. Where the mail goes to other hosts,
+        only one of the best preference is certain to be come to. Not where the site's own level holds, at which Postfix
         does deliver; and not in an outage, when the fault may be our resolver's.
         """
         if self._observe or demand.decision.reply is Reply.NOTFOUND or not isinstance(demand.mx, MxEvidence):
             return []
         if not self._demands.postfix_can_dane or self._health.outage(self._clock.monotonic()):
             return []
+        key = (destination.next_hop, destination.port)
+        asked = self._asked.pop(key, 0)
+        self._asked[key] = asked + 1
+        if len(self._asked) > MAX_ASKED:
+            self._asked.popitem(last=False)
+        come_to = sum(host.tlsa_status is not TlsaStatus.UNREACHABLE for host in demand.mx.hosts)
+        if asked % min(come_to, MX_ADDRESS_LIMIT):
+            return []
+        withheld = demand.decision.reply is Reply.TEMP
+        best = min(host.preference for host in demand.mx.hosts)
         return [
             Session(
                 at=self._clock.now(),
                 source=Source.OURSELVES,
                 instance="",
-                seen=Seen.FAILURE,
+                seen=Seen.NO_TLS_POLICY,
                 recipient_domain=destination.next_hop,
-                result_type=ResultType.DNSSEC_INVALID,
                 receiving_mx_hostname=host.mx_hostname,
                 port=destination.port,
             )
             for host in demand.mx.hosts
-            if host.tlsa_failure is LookupReason.BOGUS
+            if host.tlsa_failure is LookupReason.BOGUS and (withheld or host.preference == best)
         ]

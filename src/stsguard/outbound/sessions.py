@@ -77,7 +77,6 @@ class SessionIntake:
         self._wake = asyncio.Event()
         cache.on_fetch = self._facts.note_fetch
         verifier.on_probe = self._note_probe
-        demands.on_evidence = self._note_evidence
 
     @property
     def unverified(self) -> int:
@@ -170,9 +169,12 @@ class SessionIntake:
             if waiting:
                 self._probed.append((probe, waiting))
 
-    def _note_evidence(self, destination: Destination, demand: Demand) -> None:
-        for session in self._facts.bogus_tlsa(destination, demand):
-            self._count(session, 1)
+    def note_bogus_tlsa(self, destination: Destination, demand: Demand) -> None:
+        """Postfix has looked up a destination of which an MX host has a bogus TLSA look-up. A log tells of the attempts
+        themselves, and of those of every instance that asks here: then the look-ups are no source."""
+        if not self._log_instances:
+            for session in self._facts.bogus_tlsa(destination, demand):
+                self._count(session, 1)
 
     def _place_later(self, session: Session) -> None:
         if not self._unplaced.add(session):
