@@ -72,9 +72,9 @@ class Runs:
         self._futures[scenario.name, version.postfix] = self._lab.start_call(run())
 
 
-def skip_without_lab() -> None:
-    """Skip where no lab with both Postfix versions can be made; in CI fail."""
-    missing = what_is_missing()
+def skip_without_lab(*programs: str) -> None:
+    """Skip where no lab with both Postfix versions, and with `programs`, can be made; in CI fail."""
+    missing = what_is_missing(*programs)
     if not missing and not all(release.ready for release in RELEASES):
         missing = "the lab needs its chroots (python -m tests.lab.chroots prepare)"
     if missing and os.environ.get("CI"):

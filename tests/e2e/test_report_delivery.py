@@ -5,6 +5,7 @@ import base64
 import email
 import email.policy
 import json
+import re
 import shutil
 import tempfile
 import time
@@ -32,12 +33,14 @@ from tests.lab.lab import Lab, PostfixPlan
 from tests.lab.mx_servers import Accepted
 from tests.lab.policy_hosts import PolicySite
 from tests.lab.report_endpoint import ADDRESS, Posted, ReportEndpoint
-from tests.lab.reports import built
+from tests.lab.reports import built, built_as_expected
 from tests.lab.runner import Version
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 LIMIT_SECONDS = 60.0
+MASTER_CF = Path(__file__).parents[2] / "postfix/master.cf"
+OTHER_MAIL = "sts: 1 failed, certificate-expired"
 ENDPOINT = "collector.plain.test"
 SENDER = "tlsrpt@sender.plain.test"
 SELECTOR = "reports"
@@ -90,7 +93,7 @@ class _Delivery:
                     "send_via": f"smtp:{lab.postfix[version.postfix].address}:25",
                 }
             },
-            sessions=[{"tlsrpt_socket": str(lab.postfix[version.postfix].queue / "stsguard/ours.sock")}],
+            sessions=[_heard(lab, version)],
         )
 
     async def prepare(self) -> None:
@@ -98,9 +101,9 @@ class _Delivery:
         await self._count_sessions()
         zones = self._lab.dns.zones
         domain = self._mailbox.partition("@")[2]
-        # RFC 8460 §3: reports are delivered "despite any TLS-related failures". 3.7 knows no `TLS-Required: No`.
-        kind = CertificateKind.VALID if self._version.is_37 else CertificateKind.EXPIRED
-        server = await self._lab.mx.add(f"mx.mailbox-{self._version.tag}.mxplain.test", certificate=kind)
+        # RFC 8460 §3: reports are delivered "despite any TLS-related failures".
+        expired = CertificateKind.EXPIRED
+        server = await self._lab.mx.add(f"mx.mailbox-{self._version.tag}.mxplain.test", certificate=expired)
         zones.put(server.hostname, "A", str(server.address))
         zones.put(domain, "MX", f"10 {server.hostname}.")
         zones.put_txt(f"_mta-sts.{domain}", "v=STSv1; id=1;")
@@ -120,6 +123,7 @@ class _Delivery:
         await self._until("a failed delivery", lambda: "report not sent, trying again" in self._daemon.log())
         before = await self._send(), await self._send()
         commands = [*before, await self._send()]  # the last one has nothing left to do
+        await self._deliver_other_mail()
         listed = json.loads((await self._daemon.command("report", "list", "--json")).stdout)
         await self._daemon.stop()
         key = await self._lab.dns.lookup(f"{SELECTOR}._domainkey.sender.plain.test", "TXT")
@@ -134,6 +138,14 @@ class _Delivery:
             await built(self._daemon, self._lab.outside, ["today"]),
             self._lab.postfix[self._version.postfix].log.text(),
         )
+
+    async def _deliver_other_mail(self) -> None:
+        """Send the same host mail that is no report: what is enforced for it shows what the report was spared."""
+        domain = self._mailbox.partition("@")[2]
+        outcome = await self._lab.postfix[self._version.postfix].deliver(domain)
+        assert outcome.status == "deferred", outcome
+        agreeing = {domain: OTHER_MAIL.__eq__}
+        await built_as_expected(self._daemon, self._lab.outside, agreeing, limit_seconds=LIMIT_SECONDS)
 
     async def stop(self) -> None:
         """Stop the daemon, if it runs."""
@@ -169,6 +181,20 @@ class _Delivery:
             await asyncio.sleep(0.05)
 
 
+def _heard(lab: Lab, version: Version) -> dict[str, str]:
+    """3.10 by its datagrams, and 3.7 by its log."""
+    directory = lab.postfix[version.postfix].directory
+    socket = {"tlsrpt_socket": str(directory / "queue/stsguard/ours.sock")}
+    return {**socket, "mail_log": str(directory / "maillog")} if version.is_37 else socket
+
+
+def _report_service() -> str:
+    """The transport for our own reports, as postfix/master.cf has it for Postfix before 3.10."""
+    lines = MASTER_CF.read_text().splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("stsguard-report "))
+    return "\n".join(lines[start:])
+
+
 @pytest.fixture(scope="module")
 def delivered() -> Iterator[dict[str, Delivered]]:
     """A report delivered through each Postfix, by its name."""
@@ -179,9 +205,10 @@ def delivered() -> Iterator[dict[str, Delivered]]:
             version.postfix,
             (BOOKWORM if version.is_37 else TRIXIE).path,
             policy_map=f"socketmap:unix:stsguard/{version.postfix}.sock:{version.map_name}",
-            settings={}
+            settings={"sender_dependent_default_transport_maps": f"inline:{{ {{ {SENDER} = stsguard-report: }} }}"}
             if version.is_37
             else {"smtp_tlsrpt_enable": "yes", "smtp_tlsrpt_socket_name": "stsguard/ours.sock"},
+            services=_report_service() if version.is_37 else "",
         )
         for version in VERSIONS
     ]
@@ -264,7 +291,13 @@ def test_rfc8460_5_4_post_is_repeated_until_it_is_taken(delivery: Delivered) -> 
 
 
 def test_rfc8460_3_session_of_a_report_is_not_reported(delivery: Delivered) -> None:
-    """With an enforced policy that the mailbox's MX host does not meet, for Postfix 3.10; it delivers all the same."""
-    assert delivery.today == {}
-    tls = "Verified" if delivery.version.is_37 else "Untrusted"
-    assert f"{tls} TLS connection established to mx.mailbox-{delivery.version.tag}.mxplain.test" in delivery.log
+    """With an enforced policy that the mailbox's MX host does not meet: a report is delivered all the same, by its
+    header on 3.10 and by its transport on 3.7. Any other mail is not, and that alone is reported."""
+    assert delivery.today == {f"mailbox-{delivery.version.tag}.plain.test": OTHER_MAIL}
+    service = "postfix/stsguard-report" if delivery.version.is_37 else "postfix"
+    host = re.escape(f"mx.mailbox-{delivery.version.tag}.mxplain.test")
+    untrusted = rf" {service}/smtp\[(\d+)\]: Untrusted TLS connection established to {host}\["
+    processes = re.findall(untrusted, delivery.log)
+    sent = re.findall(rf" {service}/smtp\[(\d+)\]: \w+: to=<reports@\S+, relay={host}\[.* status=sent ", delivery.log)
+    assert len(sent) == 1
+    assert sent[0] in processes

@@ -36,6 +36,7 @@ class Stsguard:
         overrides: str = "",
         settings: Settings | None = None,
         sessions: Sessions = (),
+        label: str = "",
     ) -> None:
         """Describe it; nothing runs before `start`.
 
@@ -47,11 +48,12 @@ class Stsguard:
             overrides: the text of the override file.
             settings: more configuration by section; it wins.
             sessions: its [[sessions]]; without any it hears of none.
+            label: names its directory as well, where others of its name serve other queues.
         """
         self._namespace = namespace
         self.name = name
         self.port = port
-        self.directory = LAB / f"stsguard-{name}"
+        self.directory = LAB / f"stsguard-{label}{name}"
         self._sockets = [queue / "stsguard" / f"{name}.sock" for queue in queues]
         self._ca_file = ca_file
         self._overrides = overrides

@@ -67,7 +67,7 @@ class Shown:
     @property
     def expected(self) -> str:
         """What the report has to say."""
-        return BY_SCENARIO[self.run.scenario.name].expected(_heard(self.run.version))
+        return " or ".join(BY_SCENARIO[self.run.scenario.name].expected(_heard(self.run.version)))
 
     @property
     def delivery_agrees(self) -> bool:
@@ -132,7 +132,7 @@ def _results(progress: Callable[[str], None]) -> list[Shown]:
     with Lab([plan]) as lab:
         progress("publishing the destinations, starting stsguard")
         settings = {MAIN_DAEMON: SETTINGS[MAIN_DAEMON]}
-        campaign = Campaign(lab, scenarios, [version], settings=settings, sessions=[heard.section()])
+        campaign = Campaign(lab, scenarios, [version], settings=settings, sessions={MAIN_DAEMON: [heard.section()]})
 
         async def run() -> list[Shown]:
             await campaign.prepare()

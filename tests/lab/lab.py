@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from tests.lab import dns, tlsrpt_recorder
 from tests.lab.certificates import Certificates
 from tests.lab.dns import Dns
+from tests.lab.journal import Journal
 from tests.lab.mx_servers import MxServers
 from tests.lab.namespace import LAB, Namespace
 from tests.lab.policy_hosts import PolicyHosts
@@ -33,7 +34,7 @@ CALL_LIMIT_SECONDS = 120.0
 @dataclass(frozen=True, slots=True)
 class PostfixPlan:
     """A Postfix for the lab; the fields are those of `Postfix`. With `tlsrpt` (3.10 and later) it reports its TLS
-    sessions to a recorder."""
+    sessions to a recorder; with `to_journal` it logs to the lab's journal."""
 
     name: str
     root: Path
@@ -41,7 +42,10 @@ class PostfixPlan:
     security_level: str = "may"
     settings: Mapping[str, str] = field(default_factory=dict)
     transports: Mapping[str, str] = field(default_factory=dict)
+    transport_settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tlsrpt: bool = False
+    to_journal: bool = False
+    services: str = ""
 
 
 class Lab:
@@ -123,13 +127,22 @@ class Lab:
                 policy_map=plan.policy_map,
                 ca_file=self.ca_file,
                 security_level=plan.security_level,
-                settings={**(tlsrpt_recorder.SETTINGS if plan.tlsrpt else {}), **plan.settings},
+                settings={
+                    **(tlsrpt_recorder.SETTINGS if plan.tlsrpt else {}),
+                    **({"maillog_file": ""} if plan.to_journal else {}),
+                    **plan.settings,
+                },
                 transports=plan.transports,
+                transport_settings=plan.transport_settings,
+                services=plan.services,
             )
             for number, plan in enumerate(self._plans, 1)
         }
         self.tlsrpt = {plan.name: TlsrptRecorder() for plan in self._plans if plan.tlsrpt}
+        journal = Journal(self._namespace) if any(plan.to_journal for plan in self._plans) else None
         try:
+            if journal is not None:
+                await journal.start()
             async with asyncio.TaskGroup() as starting:
                 starting.create_task(self.dns.start())
                 starting.create_task(self.policy_hosts.start())
@@ -137,6 +150,9 @@ class Lab:
                     starting.create_task(instance.start())
             for name, recorder in self.tlsrpt.items():
                 await recorder.start(self.outside(self.postfix[name].queue / tlsrpt_recorder.SOCKET))
+            for plan in self._plans:
+                if plan.to_journal and journal is not None:
+                    await journal.copy(LAB / plan.name / "maillog")
             self._ready.set_result(None)
             await self._ending.wait()
         finally:
@@ -147,6 +163,8 @@ class Lab:
             for recorder in self.tlsrpt.values():
                 recorder.stop()
             await self.dns.stop()
+            if journal is not None:
+                await journal.stop()
 
     @property
     def ca_file(self) -> Path:

@@ -70,7 +70,10 @@ class MxServers:
     def __init__(self, certificates: Certificates) -> None:
         self._certificates = certificates
         self._addresses_4: Iterator[IPv4Address | IPv6Address] = _hosts(
-            IPv4Network("203.0.113.0/24"), IPv4Network("198.51.100.0/24"), IPv4Network("192.0.2.128/25")
+            IPv4Network("203.0.113.0/24"),
+            IPv4Network("198.51.100.0/24"),
+            IPv4Network("192.0.2.128/25"),
+            IPv4Network("198.18.0.0/20"),
         )
         self._addresses_6: Iterator[IPv4Address | IPv6Address] = IPv6Network("2001:db8:25::/112").hosts()
         self._listening: list[asyncio.Server] = []

@@ -17,11 +17,13 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import IO
 
-# The documentation networks (RFC 5737, RFC 3849): the lab's "internet". Every address of them is local in here.
+# The documentation networks (RFC 5737, RFC 3849) and, as they are small, a piece of the one for benchmarks (RFC 2544):
+# the lab's "internet". Every address of them is local in here.
 NETWORKS: tuple[IPv4Network | IPv6Network, ...] = (
     IPv4Network("192.0.2.0/24"),
     IPv4Network("198.51.100.0/24"),
     IPv4Network("203.0.113.0/24"),
+    IPv4Network("198.18.0.0/20"),
     IPv6Network("2001:db8::/32"),
 )
 UNREACHABLE = "192.0.2.83"  # the one address of them to which there is no way

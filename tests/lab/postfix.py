@@ -65,6 +65,8 @@ class Postfix:
         security_level: str = "may",
         settings: Mapping[str, str] | None = None,
         transports: Mapping[str, str] | None = None,
+        transport_settings: Mapping[str, Mapping[str, str]] | None = None,
+        services: str = "",
     ) -> None:
         """Describe it; nothing runs before `start`.
 
@@ -78,6 +80,8 @@ class Postfix:
             settings: more for main.cf; these win.
             transports: further smtp(8) services by name, each with a policy map of its own, for mail to
                 `*.NAME.DOMAIN…`, where NAME is the service's.
+            transport_settings: more for some of these services, as `-o` in master.cf.
+            services: further lines for master.cf.
         """
         self._namespace = namespace
         self._root = root
@@ -90,6 +94,8 @@ class Postfix:
         self._security_level = security_level
         self._settings = dict(settings or {})
         self._transports = dict(transports or {})
+        self._transport_settings = dict(transport_settings or {})
+        self._services = services
         self.log = MailLog(namespace.outside(self.directory / "maillog"))
         self._numbers = itertools.count(1)
         self.version = ""
@@ -241,11 +247,12 @@ class Postfix:
         return settings | self._settings
 
     def _master_cf(self) -> str:
-        more = [
-            f"{name} unix - - y - - smtp\n  -o smtp_tls_policy_maps={policy_map}"
-            for name, policy_map in self._transports.items()
-        ]
-        return _SERVICES.format(listen=f"{self.address}:25") + "\n".join(more) + "\n"
+        more = []
+        for name, policy_map in self._transports.items():
+            settings = {"smtp_tls_policy_maps": policy_map, **self._transport_settings.get(name, {})}
+            more.append(f"{name} unix - - y - - smtp")
+            more += [f"  -o {setting}={value}" for setting, value in settings.items()]
+        return _SERVICES.format(listen=f"{self.address}:25") + "\n".join([*more, self._services]) + "\n"
 
 
 async def _reply(reader: asyncio.StreamReader) -> str:

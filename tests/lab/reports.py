@@ -22,20 +22,23 @@ from tests.lab import tlsrpt_recorder
 from tests.lab.daemon import Stsguard
 from tests.lab.namespace import LAB, LabFailed
 from tests.lab.runner import Version
+from tests.lab.scenario_model import MAIN_DAEMON
 
 NOTHING = "nothing"
-OUR_SOCKET = "stsguard/ours.sock"  # below the queue directory, as the recorder's
+OUR_SOCKET = "stsguard/ours.sock"  # below the queue directory, as the recorder's; of the main daemon
 BUILD_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A Postfix instance, and by what the daemon hears of its sessions. `version.tag` is its syslog_name."""
+    """A Postfix instance, and by what the daemons hear of its sessions. `version.tag` is its syslog_name; the transport
+    to each daemon but the main one has a name and a socket of its own."""
 
     version: Version
     by_datagram: bool
     by_log: bool
     settings: Mapping[str, str] = field(default_factory=dict)  # more for main.cf
+    from_journal: bool = False  # its log is in the journal
 
     def postfix_settings(self) -> dict[str, str]:
         """What its main.cf needs; where the daemon takes no datagrams a recorder does."""
@@ -45,15 +48,27 @@ class Heard:
         socket = {"smtp_tlsrpt_socket_name": OUR_SOCKET} if self.by_datagram else {}
         return {**named, **tlsrpt_recorder.SETTINGS, **socket, "smtp_tlsrpt_skip_reused_handshakes": "no"}
 
-    def section(self) -> dict[str, str]:
-        """Its `[[sessions]]`."""
+    def transport_settings(self, daemon: str) -> dict[str, str]:
+        """What the transport to this daemon needs in master.cf."""
+        socket = {"smtp_tlsrpt_socket_name": _socket(daemon)} if self.by_datagram else {}
+        return {"syslog_name": self._syslog_name(daemon), **socket}
+
+    def section(self, daemon: str = MAIN_DAEMON) -> dict[str, str]:
+        """The `[[sessions]]` of a daemon."""
         directory = LAB / self.version.postfix
         return {
-            "syslog_name": self.version.tag,
+            "syslog_name": self._syslog_name(daemon),
             # A daemon that hears of an instance by its log alone has a socket all the same, to which nobody sends.
-            "tlsrpt_socket": str(directory / "queue" / OUR_SOCKET),
-            **({"mail_log": str(directory / "maillog")} if self.by_log else {}),
+            "tlsrpt_socket": str(directory / "queue" / _socket(daemon)),
+            **({"mail_log": "journal" if self.from_journal else str(directory / "maillog")} if self.by_log else {}),
         }
+
+    def _syslog_name(self, daemon: str) -> str:
+        return self.version.tag if daemon == MAIN_DAEMON else f"{self.version.tag}-{daemon}"
+
+
+def _socket(daemon: str) -> str:
+    return OUR_SOCKET if daemon == MAIN_DAEMON else f"stsguard/ours-{daemon}.sock"
 
 
 async def built(daemon: Stsguard, outside: Callable[[Path], Path], days: Iterable[str]) -> dict[str, str]:

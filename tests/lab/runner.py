@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -46,6 +46,7 @@ SETTINGS: Mapping[str, Settings] = {
     "small": {"lookup": {"cache_size": 1000}},
     "volatile": {},
 }
+NO_SESSIONS: Mapping[str, Sessions] = {}
 ALONE = frozenset({"volatile", "small"})
 _DSN = re.compile(r"\d\.\d{1,3}\.\d{1,3}")
 _MX_NAME = re.compile(r"mx\d+")
@@ -143,17 +144,24 @@ class Campaign:
         versions: Iterable[Version],
         *,
         settings: Mapping[str, Settings] = SETTINGS,
-        sessions: Sessions = (),
+        sessions: Mapping[str, Sessions] = NO_SESSIONS,
+        only: Callable[[Scenario, Version], bool] = lambda _scenario, _version: True,
+        label: str = "",
+        port: int = MAIN_PORT,
     ) -> None:
-        """Describe them. `settings` are those of each daemon by name, `sessions` is what the main one hears."""
+        """Describe them. `settings` are those of each daemon by name, `sessions` is what it hears. `only` says which of
+        all runs there are; `label` and the first `port` of its daemons tell a campaign from another in the lab."""
         self._lab = lab
         self._settings = settings
+        self._label = label
+        self._port = port
         self._sessions = sessions
         self._versions = tuple(versions)
         self._worlds = {
             (scenario.name, version.postfix): World(lab, scenario, version.tag)
             for scenario in scenarios
             for version in self._versions
+            if only(scenario, version)
         }
         self._daemons: dict[str, Stsguard] = {}
         self._locks = {name: asyncio.Lock() for name in settings}
@@ -175,12 +183,13 @@ class Campaign:
             self._daemons[name] = Stsguard(
                 self._lab.namespace,
                 name,
-                port=MAIN_PORT + number,
+                port=self._port + number,
+                label=self._label,
                 queues=[self._lab.postfix[version.postfix].queue for version in self._versions],
                 ca_file=self._lab.ca_file,
                 overrides=self._overrides(name),
                 settings=self._settings[name],
-                sessions=self._sessions if name == MAIN_DAEMON else (),
+                sessions=self._sessions.get(name, ()),
             )
 
     def daemon(self, name: str = MAIN_DAEMON) -> Stsguard:

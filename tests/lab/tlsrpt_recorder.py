@@ -32,8 +32,8 @@ class TlsrptRecorder(asyncio.DatagramProtocol):
             self._transport.close()
 
     def of_domain(self, domain: str) -> list[dict[str, Any]]:
-        """The datagrams for deliveries to `domain`."""
-        return [datagram for datagram in self.datagrams if datagram["d"] == domain]
+        """The datagrams for deliveries to `domain`, in whatever case the sender wrote it."""
+        return [datagram for datagram in self.datagrams if datagram["d"].lower() == domain]
 
     async def first_of_domain(self, domain: str) -> dict[str, Any]:
         """The first datagram for a delivery to `domain`; Postfix sends it a moment after it logs the delivery.
