@@ -14,6 +14,10 @@ from enum import StrEnum
 from stsguard.core.mtasts import Mode, MxPattern
 from stsguard.names import Domain
 
+# What a client of a challenge offers by ALPN: RFC 8737 §3, and our own for the kind "reach-tls".
+TLS_ALPN_PROTOCOL = b"acme-tls/1"
+REACH_PROTOCOL = b"stsguard-reach/1"
+
 
 class Stage(StrEnum):
     """Where a hosted domain is on its way: testing, enforce, retiring (`mode: none` is served), retired."""
@@ -136,7 +140,8 @@ class CertificateState:
 @dataclass(frozen=True, slots=True)
 class AcmeChallenge:
     """A challenge under way (RFC 8555 §8.3, RFC 8737). `token` is what the CA asks by, `content` is the key
-    authorisation; `kind` is "http-01", "tls-alpn-01", or "reach" for our own nonce. Any process answers it."""
+    authorisation; `kind` is "http-01" or "tls-alpn-01", or "reach" and "reach-tls" for our own nonce. Any process
+    answers it."""
 
     kind: str
     host: Domain
