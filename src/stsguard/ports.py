@@ -291,7 +291,12 @@ class DomainStore(Protocol):
     async def save_domain(self, domain: HostedDomain, events: Sequence[HistoryEvent]) -> HostedDomain | None:
         """Write `domain` with its versions and add `events` to its history, if it is stored with the revision that
         `domain` has (0: not at all); the domain with its new revision. None where another process was first: load it,
-        decide anew, and save that."""
+        decide anew, and save that.
+
+        Raises:
+            ValueError: a stored version would be lost, or anything but its times be changed: a bug of the caller's,
+                of which nothing is written.
+        """
 
     async def load_history(self, policy_domain: Domain) -> Sequence[HistoryEvent]:
         """What happened to it, oldest first."""
@@ -303,10 +308,19 @@ class FindingStore(Protocol):
     async def save_findings(
         self, policy_domain: Domain, findings: Sequence[HostingFinding], now: datetime
     ) -> tuple[Sequence[SeenFinding], Sequence[SeenFinding]]:
-        """Note what an inspection at `now` found: those that came with it, and those that went."""
+        """Note what an inspection at `now` found: those that came with it, and those that went. One that comes back
+        begins anew. Nothing is noted of a domain that is not hosted."""
 
-    async def load_findings(self, policy_domain: Domain | None = None) -> Sequence[tuple[Domain, SeenFinding]]:
-        """The findings, gone ones included, latest first; of one domain or of all."""
+    async def load_findings(
+        self, policy_domain: Domain | None = None, *, only_open: bool = False
+    ) -> Sequence[tuple[Domain, SeenFinding]]:
+        """The findings, gone ones included unless `only_open`, latest first; of one domain or of all."""
+
+    async def load_inspection_times(self, policy_domain: Domain | None = None) -> Mapping[Domain, datetime]:
+        """When each domain was inspected last, or that one; without those that never were."""
+
+    async def delete_findings(self, gone_before: datetime) -> int:
+        """Delete the findings that went before that; how many."""
 
 
 class PolicyFetchStore(Protocol):
@@ -316,7 +330,7 @@ class PolicyFetchStore(Protocol):
         """Add these to what is counted already."""
 
     async def load_policy_fetches(self, policy_domain: Domain, since: date) -> Sequence[PolicyFetchRow]:
-        """What was counted from that UTC day on, latest day first."""
+        """What was counted from that UTC day on, latest day first, then those who fetched most."""
 
     async def delete_policy_fetches(self, before: date) -> int:
         """Delete what was counted before that day; how many rows."""
@@ -329,7 +343,7 @@ class CertificateStore(Protocol):
         """The states of all Policy Hosts that were ever tried."""
 
     async def save_certificate_state(self, state: CertificateState) -> None:
-        """Write it in place of what is there."""
+        """Write it in place of what is there, and end the claim of whoever has it."""
 
     async def claim_certificate(self, policy_host: Domain, node: str, now: datetime, lease_seconds: float) -> bool:
         """Whether `node` is now the one that orders a certificate for this host; the claim ends by itself."""
@@ -341,7 +355,7 @@ class CertificateStore(Protocol):
         """Those under way; expired ones are deleted."""
 
     async def load_challenge(self, kind: str, token: str, now: datetime) -> AcmeChallenge | None:
-        """The one under way with this token."""
+        """The one under way with this token, which may be anything that a stranger asks for."""
 
     async def delete_challenge(self, kind: str, token: str) -> None:
         """It is over."""

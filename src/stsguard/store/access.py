@@ -17,9 +17,13 @@ from stsguard.store.versions import MIGRATIONS, Migrations
 from stsguard.store.worker import StoreThread
 
 if TYPE_CHECKING:
+    from stsguard.store.certificate_table import CertificateTable
     from stsguard.store.counter_pages import CounterPages
     from stsguard.store.counter_table import CounterTable
     from stsguard.store.database import Database
+    from stsguard.store.domain_table import DomainTable
+    from stsguard.store.finding_table import FindingTable
+    from stsguard.store.policy_fetch_table import PolicyFetchTable
     from stsguard.store.policy_table import PolicyTable
     from stsguard.store.report_table import ReportTable
 
@@ -45,6 +49,10 @@ class Tables:
     counters: "CounterTable"
     counter_pages: "CounterPages"
     reports: "ReportTable"
+    domains: "DomainTable"
+    findings: "FindingTable"
+    policy_fetches: "PolicyFetchTable"
+    certificates: "CertificateTable"
 
 
 class DatabaseAccess:
@@ -83,17 +91,10 @@ class DatabaseAccess:
         self._open_problem = None
 
     def _open(self) -> None:
-        from stsguard.store.counter_pages import CounterPages  # noqa: PLC0415 (SQLAlchemy takes its time to import)
-        from stsguard.store.counter_table import CounterTable  # noqa: PLC0415
-        from stsguard.store.database import open_database  # noqa: PLC0415
-        from stsguard.store.policy_table import PolicyTable  # noqa: PLC0415
-        from stsguard.store.report_table import ReportTable  # noqa: PLC0415
+        from stsguard.store.database import open_database  # noqa: PLC0415 (SQLAlchemy takes its time to import)
 
         if self._tables is None:
-            opened = open_database(self._url, self._migrations)
-            self._tables = Tables(
-                opened, PolicyTable(opened), CounterTable(opened), CounterPages(opened), ReportTable(opened)
-            )
+            self._tables = _tables(open_database(self._url, self._migrations))
 
     async def close(self) -> None:
         """Write what was asked for before, and close the database. One that hangs is left behind."""
@@ -159,3 +160,26 @@ class DatabaseAccess:
         if self._open_problem is not None or self._tables is None:
             raise StoreUnavailable(self._open_problem or NOT_OPEN)
         return self._tables
+
+
+def _tables(opened: "Database") -> Tables:
+    from stsguard.store.certificate_table import CertificateTable  # noqa: PLC0415 (as above)
+    from stsguard.store.counter_pages import CounterPages  # noqa: PLC0415
+    from stsguard.store.counter_table import CounterTable  # noqa: PLC0415
+    from stsguard.store.domain_table import DomainTable  # noqa: PLC0415
+    from stsguard.store.finding_table import FindingTable  # noqa: PLC0415
+    from stsguard.store.policy_fetch_table import PolicyFetchTable  # noqa: PLC0415
+    from stsguard.store.policy_table import PolicyTable  # noqa: PLC0415
+    from stsguard.store.report_table import ReportTable  # noqa: PLC0415
+
+    return Tables(
+        database=opened,
+        policies=PolicyTable(opened),
+        counters=CounterTable(opened),
+        counter_pages=CounterPages(opened),
+        reports=ReportTable(opened),
+        domains=DomainTable(opened),
+        findings=FindingTable(opened),
+        policy_fetches=PolicyFetchTable(opened),
+        certificates=CertificateTable(opened),
+    )

@@ -4,39 +4,32 @@ Each step of a report or a delivery is one statement that says from which state 
 one succeeds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, ReportState
 from stsguard.names import Domain
 from stsguard.store.counter_table import counted_days
 from stsguard.store.database import Database
+from stsguard.store.rows import (
+    Readable,
+    RowInvalid,
+    insert_into,
+    one_line,
+    optional_instant,
+    optional_micros,
+    read_rows,
+)
 from stsguard.store.schema import from_micros, report_deliveries, reports, session_counters, to_micros
 
-R = TypeVar("R")
-T = TypeVar("T")
 MAX_ERROR_LENGTH = 500
 _REPORTS, _DELIVERIES, _COUNTERS = reports.c, report_deliveries.c, session_counters.c
 _BUILT = _REPORTS.state.not_in([ReportState.BUILDING, ReportState.NOT_WANTED])
 _OPEN = (DeliveryState.PENDING, DeliveryState.SENDING)
 _WITHOUT_JSON = tuple(column for column in reports.columns if column.name != "json")
-
-
-@dataclass(slots=True)
-class Readable(Generic[T]):
-    """What rows say, and of the rows that can't be read, what is wrong."""
-
-    values: list[T] = field(default_factory=list)
-    invalid: list[str] = field(default_factory=list)
-
-
-class _RowInvalid(Exception):
-    """A row that is none; the message says which and why."""
 
 
 class ReportTable:
@@ -51,7 +44,7 @@ class ReportTable:
     def counted_days(self, before: date) -> Readable[date]:
         """The days before `before` with counters."""
         with self._database.scanning() as connection:
-            return _read(_day, counted_days(connection, before.isoformat()))
+            return read_rows(_day, counted_days(connection, before.isoformat()))
 
     def unbuilt_domains(self, day: date, after: str, limit: int) -> list[str]:
         """The next report domains after `after` with counters on `day` and neither report nor mark."""
@@ -98,8 +91,7 @@ class ReportTable:
     ) -> bool:
         """Insert the row, or replace it where `where` holds for the one that is there; whether it was written."""
         with self._database.writing() as connection:
-            insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-            statement = insert(reports).values(values)
+            statement = insert_into(connection, reports).values(values)
             statement = statement.on_conflict_do_update(
                 index_elements=["day", "report_domain"],
                 set_={name: statement.excluded[name] for name in values if name not in {"day", "report_domain"}},
@@ -108,14 +100,16 @@ class ReportTable:
             if connection.execute(statement.returning(_REPORTS.day)).first() is None:
                 return False
             if deliveries:
-                connection.execute(insert(report_deliveries), [_delivery_values(each) for each in deliveries])
+                connection.execute(
+                    insert_into(connection, report_deliveries), [_delivery_values(each) for each in deliveries]
+                )
                 _sum_up(connection, str(values["report_id"]))
         return True
 
     def load(self, report_id: str) -> Readable[ReportRecord]:
         """The report, or nothing."""
         with self._database.scanning() as connection:
-            return _read(_record, connection.execute(select(reports).where(_REPORTS.report_id == report_id)))
+            return read_rows(_record, connection.execute(select(reports).where(_REPORTS.report_id == report_id)))
 
     def load_list(
         self, *, day: date | None, report_domain: Domain | None, state: ReportState | None, limit: int
@@ -128,7 +122,7 @@ class ReportTable:
             query = query.where(_REPORTS.report_domain == str(report_domain))
         with self._database.scanning() as connection:
             rows = connection.execute(query.order_by(_REPORTS.day.desc(), _REPORTS.report_domain).limit(limit))
-            return _read(_record, rows)
+            return read_rows(_record, rows)
 
     def load_deliveries(self, report_id: str) -> Readable[Delivery]:
         """The deliveries of one report."""
@@ -145,7 +139,7 @@ class ReportTable:
 
     def _deliveries(self, query: Any) -> Readable[Delivery]:
         with self._database.scanning() as connection:
-            return _read(_delivery, connection.execute(query))
+            return read_rows(_delivery, connection.execute(query))
 
     def claim_delivery(
         self, report_id: str, endpoint: str, node: str, now: datetime, until: datetime, *, force: bool
@@ -177,7 +171,11 @@ class ReportTable:
     ) -> bool:
         """Note what came of an attempt, and what that makes of the report."""
         claimed = and_(_DELIVERIES.state == DeliveryState.SENDING, _DELIVERIES.claimed_by == node)
-        values: dict[str, object] = {"state": state, "last_error": _one_line(error), "claimed_until": None}
+        values: dict[str, object] = {
+            "state": state,
+            "last_error": one_line(error, MAX_ERROR_LENGTH),
+            "claimed_until": None,
+        }
         if next_attempt_at is not None:
             values["next_attempt_at"] = to_micros(next_attempt_at)
         statement = update(report_deliveries).where(
@@ -250,39 +248,19 @@ def _delivery_values(delivery: Delivery) -> dict[str, object]:
         "endpoint": delivery.endpoint,
         "state": delivery.state,
         "attempts": delivery.attempts,
-        "first_attempt_at": _optional_micros(delivery.first_attempt_at),
+        "first_attempt_at": optional_micros(delivery.first_attempt_at),
         "next_attempt_at": to_micros(delivery.next_attempt_at),
-        "last_error": _one_line(delivery.last_error),
+        "last_error": one_line(delivery.last_error, MAX_ERROR_LENGTH),
         "claimed_by": delivery.claimed_by,
-        "claimed_until": _optional_micros(delivery.claimed_until),
+        "claimed_until": optional_micros(delivery.claimed_until),
     }
-
-
-def _optional_micros(instant: datetime | None) -> int | None:
-    return None if instant is None else to_micros(instant)
-
-
-def _one_line(error: str) -> str:
-    """What a stranger's server said: printable, on one line, and short."""
-    cut = error[:MAX_ERROR_LENGTH]
-    return "".join(letter if letter.isprintable() else " " for letter in cut)
-
-
-def _read(read: Callable[[R], T], rows: Iterable[R]) -> Readable[T]:
-    found: Readable[T] = Readable()
-    for row in rows:
-        try:
-            found.values.append(read(row))
-        except _RowInvalid as exc:
-            found.invalid.append(str(exc))
-    return found
 
 
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as exc:
-        raise _RowInvalid(f"counters of the day {text[:20]!r}, which is none") from exc
+        raise RowInvalid(f"counters of the day {text[:20]!r}, which is none") from exc
 
 
 def _record(row: Row[Any]) -> ReportRecord:
@@ -299,7 +277,7 @@ def _record(row: Row[Any]) -> ReportRecord:
             state=ReportState(row.state),
         )
     except (ValueError, TypeError, OverflowError) as exc:
-        raise _RowInvalid(f"report {str(row.report_id)[:100]!r}: {exc}") from exc
+        raise RowInvalid(f"report {str(row.report_id)[:100]!r}: {exc}") from exc
 
 
 def _delivery(row: Row[Any]) -> Delivery:
@@ -312,8 +290,8 @@ def _delivery(row: Row[Any]) -> Delivery:
             attempts=row.attempts,
             last_error=row.last_error,
             claimed_by=row.claimed_by,
-            claimed_until=None if row.claimed_until is None else from_micros(row.claimed_until),
-            first_attempt_at=None if row.first_attempt_at is None else from_micros(row.first_attempt_at),
+            claimed_until=optional_instant(row.claimed_until),
+            first_attempt_at=optional_instant(row.first_attempt_at),
         )
     except (ValueError, TypeError, OverflowError) as exc:
-        raise _RowInvalid(f"delivery of report {str(row.report_id)[:100]!r}: {exc}") from exc
+        raise RowInvalid(f"delivery of report {str(row.report_id)[:100]!r}: {exc}") from exc

@@ -17,7 +17,7 @@ from stsguard.names import Domain
 from stsguard.store.access import DatabaseAccess, Tables
 
 if TYPE_CHECKING:
-    from stsguard.store.report_table import Readable
+    from stsguard.store.rows import Readable
 
 log = logger(__name__)
 rows_invalid = Counter("store_reports_invalid_total", "Stored reports that could not be read; they are left out.")

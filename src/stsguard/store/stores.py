@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from stsguard.store.access import DatabaseAccess
+from stsguard.store.hosting import CertificateStoreSql, DomainStoreSql, FindingStoreSql, PolicyFetchStoreSql
 from stsguard.store.policies import PolicyStoreSql
 from stsguard.store.reports import ReportStoreSql
 from stsguard.store.sessions import SessionStoreSql
@@ -15,9 +16,21 @@ class Stores:
     policies: PolicyStoreSql
     sessions: SessionStoreSql
     reports: ReportStoreSql
+    domains: DomainStoreSql
+    findings: FindingStoreSql
+    policy_fetches: PolicyFetchStoreSql
+    certificates: CertificateStoreSql
 
 
 def open_stores(url: str) -> Stores:
     """The stores at `url`, spelled as [store] url, not opened yet."""
     access = DatabaseAccess(url)
-    return Stores(PolicyStoreSql(access), SessionStoreSql(access), ReportStoreSql(access))
+    return Stores(
+        policies=PolicyStoreSql(access),
+        sessions=SessionStoreSql(access),
+        reports=ReportStoreSql(access),
+        domains=DomainStoreSql(access),
+        findings=FindingStoreSql(access),
+        policy_fetches=PolicyFetchStoreSql(access),
+        certificates=CertificateStoreSql(access),
+    )

@@ -16,6 +16,9 @@ from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import stored
 
 ROOT = Path(__file__).parents[3]
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0 and not os.environ.get("CI"), reason="mounting a small file system takes root"
+)
 
 # Run as another user where the tests run as root, whom no permission stops.
 UNPRIVILEGED = """
@@ -86,9 +89,8 @@ def small_file_system(directory: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
+@needs_root
 async def test_full_disk_is_reported_and_the_store_goes_on(tmp_path: Path, new_store: OpenStore) -> None:
-    if os.geteuid() != 0 and not os.environ.get("CI"):
-        pytest.skip("mounting a small file system takes root")
     with small_file_system(tmp_path / "small") as directory:
         path = directory / "stsguard.db"
         store = new_store(f"sqlite:///{path}")
@@ -112,9 +114,8 @@ async def test_full_disk_is_reported_and_the_store_goes_on(tmp_path: Path, new_s
         await store.close()
 
 
+@needs_root
 async def test_full_disk_when_the_database_is_made_leaves_nothing_behind(tmp_path: Path, new_store: OpenStore) -> None:
-    if os.geteuid() != 0 and not os.environ.get("CI"):
-        pytest.skip("mounting a small file system takes root")
     with small_file_system(tmp_path / "small") as directory:
         path = directory / "stsguard.db"
         store = new_store(f"sqlite:///{path}")
