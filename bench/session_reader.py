@@ -7,6 +7,7 @@ and prints how many datagrams were counted, and its CPU seconds.
 import asyncio
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from stsguard.adapters.datagram_socket import DatagramReader, open_datagram_socket
@@ -40,17 +41,25 @@ async def _read(config_file: Path) -> int:
     ended = asyncio.Event()
     add = tally.add
 
-    def receive(datagram: bytes) -> bool:
-        if datagram == END:
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        if datagrams[-1] == END:
             ended.set()
+            add(datagrams[:-1])
             return False
-        return add(datagram)
+        return add(datagrams)
 
     reader = DatagramReader(
         open_datagram_socket(instance.tlsrpt_socket, mode=instance.tlsrpt_mode),
         receive,
     )
-    pump = DatagramPump(tally, intake.datagrams, reader, clock=parts.clock, instance=instance.syslog_name)
+    pump = DatagramPump(
+        tally,
+        intake.heard,
+        reader,
+        clock=parts.clock,
+        instance=instance.syslog_name,
+        refused=intake.refused,
+    )
     tasks = [asyncio.create_task(pump.run()), asyncio.create_task(intake.run())]
     reader.start()
     await ended.wait()

@@ -10,6 +10,8 @@ from typing import Self
 
 MAX_NAME_OCTETS = 253  # RFC 1035 §2.3.4: 255 octets on the wire
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
+# A name in canonical form already, as most are that come from DNS or from Postfix; none that could be an address.
+_CANONICAL = re.compile(rf"(?:{_LABEL.pattern}\.)+[a-z](?:[a-z0-9_-]{{0,61}}[a-z0-9_])?", re.ASCII)
 _IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", re.ASCII)
 MAX_IPV4_OCTET = 255
 MAX_REASON_LENGTH = 120
@@ -36,6 +38,8 @@ class Domain(str):
         Raises:
             NameInvalid: empty, too long, an empty or ill-formed label, or four numbers that form an IPv4 address.
         """
+        if len(text) <= MAX_NAME_OCTETS and _CANONICAL.fullmatch(text):
+            return cls(text)
         name = text.removesuffix(".")
         if not name:
             raise NameInvalid("the name is empty", text)

@@ -7,7 +7,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import uvloop
 from stsguard.adapters import datagram_socket
 from stsguard.adapters.datagram_socket import (
     FEW_IN_QUEUE,
+    HANDFUL,
+    LARGE_BYTES,
     DatagramReader,
     is_datagram_socket,
     open_datagram_socket,
@@ -210,8 +212,8 @@ def test_small_queue_is_warned_about() -> None:
 def test_every_datagram_arrives_whole_and_in_order(path: Path, run: Run) -> None:
     got: list[bytes] = []
 
-    def receive(datagram: bytes) -> bool:
-        got.append(datagram)
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        got.extend(datagrams)
         return True
 
     async def work() -> None:
@@ -233,8 +235,8 @@ def test_every_datagram_arrives_whole_and_in_order(path: Path, run: Run) -> None
 def test_too_large_datagram_is_cut_to_what_its_parser_refuses(path: Path, run: Run) -> None:
     got: list[bytes] = []
 
-    def receive(datagram: bytes) -> bool:
-        got.append(datagram)
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        got.extend(datagrams)
         return True
 
     async def work() -> None:
@@ -256,8 +258,8 @@ def test_one_wake_up_takes_one_batch_and_the_rest_follows(path: Path, run: Run) 
     got: list[bytes] = []
     turns: list[int] = []
 
-    def receive(datagram: bytes) -> bool:
-        got.append(datagram)
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        got.extend(datagrams)
         return True
 
     async def work() -> None:
@@ -276,15 +278,42 @@ def test_one_wake_up_takes_one_batch_and_the_rest_follows(path: Path, run: Run) 
     assert {3, 6, 8} <= set(turns) <= {0, 3, 6, 8}
 
 
+def test_flood_is_read_in_batches_bounded_in_number_and_bytes(path: Path, run: Run) -> None:
+    batches: list[int] = []
+
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        batches.append(len(datagrams))
+        return True
+
+    async def work() -> None:
+        reader = DatagramReader(open_datagram_socket(path), receive, batch=HANDFUL + 2)
+        with sender(path) as client:
+            client.setblocking(False)
+            reader.start()
+            for large in (False, True):
+                sent = 0
+                with suppress(BlockingIOError):
+                    while sent < HANDFUL + 1:
+                        client.send(b"x" * (LARGE_BYTES + 1 if large and sent == 2 else 1))
+                        sent += 1
+                await until(lambda wanted=sent: sum(batches) == wanted)
+                assert max(batches) <= HANDFUL + 2
+                assert not large or batches[0] == 3
+                batches.clear()
+        reader.close()
+
+    run(work())
+
+
 def test_reading_stops_without_room_and_goes_on_when_asked(path: Path, run: Run) -> None:
     got: list[bytes] = []
 
-    def receive(datagram: bytes) -> bool:
-        got.append(datagram)
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        got.extend(datagrams)
         return len(got) not in (2, 3)
 
     async def work() -> None:
-        reader = DatagramReader(open_datagram_socket(path), receive)
+        reader = DatagramReader(open_datagram_socket(path), receive, batch=1)
         reader.start()
         with sender(path) as client:
             for number in range(6):
@@ -309,8 +338,8 @@ def test_full_queue_is_counted(path: Path, run: Run) -> None:
     before = datagram_socket.queue_full.value()
     got: list[bytes] = []
 
-    def receive(datagram: bytes) -> bool:
-        got.append(datagram)
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        got.extend(datagrams)
         return True
 
     async def work() -> None:
@@ -333,8 +362,8 @@ def test_full_queue_is_counted(path: Path, run: Run) -> None:
 def test_close_ends_reading_and_drain_takes_what_waits(path: Path, run: Run) -> None:
     got: list[bytes] = []
 
-    def receive(datagram: bytes) -> bool:
-        got.append(datagram)
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        got.extend(datagrams)
         return True
 
     async def work() -> None:
@@ -370,8 +399,8 @@ def test_error_of_the_socket_pauses_reading(path: Path, run: Run, monkeypatch: p
     before = datagram_socket.read_errors.value()
     got: list[bytes] = []
 
-    def receive(datagram: bytes) -> bool:
-        got.append(datagram)
+    def receive(datagrams: Sequence[bytes]) -> bool:
+        got.extend(datagrams)
         return True
 
     async def work() -> None:

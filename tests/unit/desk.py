@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from ipaddress import ip_address
 
@@ -12,6 +12,7 @@ from stsguard.core.errors import ResultType, StoreUnavailable
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.session import CounterRow, FailureDetail, PolicyType, Seen, Session, Source
 from stsguard.names import Domain
+from stsguard.outbound.datagrams import read_datagrams
 from stsguard.outbound.sessions import SessionIntake
 from tests.unit.fakes import START, World
 
@@ -111,8 +112,12 @@ class Desk:
     def logged(self, *heard: Session) -> None:
         self.intake.sessions(heard)
 
+    def hear(self, datagrams: Iterable[tuple[bytes, int]], at: datetime, instance: str) -> None:
+        """As the pump of that instance's socket does."""
+        self.intake.heard(read_datagrams(datagrams, at, instance, self.intake.refused))
+
     def sent(self, *datagrams: bytes, times: int = 1, at: datetime | None = None) -> None:
-        self.intake.datagrams([(each, times) for each in datagrams], at or self.world.clock.now(), INSTANCE)
+        self.hear([(each, times) for each in datagrams], at or self.world.clock.now(), INSTANCE)
 
     async def settle(self) -> None:
         """Let what was counted be written."""
@@ -146,7 +151,7 @@ def logged(
         receiving_mx_hostname=MX,
         receiving_ip=ADDRESS,
     )
-    return replace(whole, **more)  # type: ignore[arg-type]  # the names and types are the tests' own
+    return whole._replace(**more)  # type: ignore[arg-type]  # the names and types are the tests' own
 
 
 FAILED_IN_LOG = logged(Seen.FAILURE, ResultType.CERTIFICATE_EXPIRED, failure_reason_code="certificate_has_expired")

@@ -42,6 +42,13 @@ def test_detail_comes_back_from_its_text(detail: FailureDetail) -> None:
 
 
 @given(POLICIES | DETAILS)
+def test_text_is_what_json_makes_of_what_is_not_empty(value: AppliedPolicy | FailureDetail) -> None:
+    text = policy_text(value) if isinstance(value, AppliedPolicy) else detail_text(value)
+    shown = {name: given for name, given in value._asdict().items() if given or name == "policy_domain"}
+    assert text == json.dumps(shown, sort_keys=True, separators=(",", ":"))
+
+
+@given(POLICIES | DETAILS)
 def test_text_is_printable_ascii_whatever_a_peer_sent(value: AppliedPolicy | FailureDetail) -> None:
     text = policy_text(value) if isinstance(value, AppliedPolicy) else detail_text(value)
     assert text.isascii()

@@ -1,21 +1,22 @@
 """Datagrams between socket and counters: tally, what is refused, and handing on in slices."""
 
 import asyncio
+import json
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stsguard.core.session import Seen
+from stsguard.core.session import Seen, Session
 from stsguard.outbound import datagrams as module
 from stsguard.outbound.datagrams import (
     MAX_KEPT,
     MAX_KEPT_BYTES,
-    MERGE_FROM,
-    MERGE_SLICE,
+    MAX_MERGED,
     SLICE,
     STEP,
     DatagramPump,
@@ -33,7 +34,7 @@ GOOD = b'{"d":"example.com","policies":[{"f":0},{"f":1}]}'
 @given(st.lists(st.sampled_from([b"", b"a", b"b", b"c"])))
 def test_tally_counts_each_as_often_as_it_came(arrived: list[bytes]) -> None:
     tally = DatagramTally()
-    assert all(tally.add(datagram) for datagram in arrived)
+    assert tally.add(arrived)
     assert tally.take() == list(Counter(arrived).items())
     assert tally.take() == []
 
@@ -42,17 +43,17 @@ def test_tally_is_bounded_in_number_and_in_bytes() -> None:
     full: list[None] = []
     tally = DatagramTally(max_distinct=3, max_bytes=100)
     tally.on_full = lambda: full.append(None)
-    assert [tally.add(each) for each in (b"a", b"b", b"a", b"c")] == [True, True, True, False]
+    assert [tally.add([each]) for each in (b"a", b"b", b"a", b"c")] == [True, True, True, False]
     assert len(full) == 1
-    assert tally.add(b"b")  # equal ones need no room
-    assert tally.take() == [(b"a", 2), (b"b", 2), (b"c", 1)]
-    assert [tally.add(each) for each in (b"x" * 99, b"y")] == [True, False]
+    assert tally.add([b"b", b"a"])  # equal ones need no room
+    assert tally.take() == [(b"a", 3), (b"b", 2), (b"c", 1)]
+    assert [tally.add([each]) for each in (b"x" * 99, b"y")] == [True, False]
     assert tally.take() == [(b"x" * 99, 1), (b"y", 1)]
-    assert tally.add(b"z" * 99)  # what was taken counts no more
+    assert tally.add([b"z" * 99])  # what was taken counts no more
 
 
 def test_tally_needs_nobody_to_wait_for_it() -> None:
-    assert not DatagramTally(max_distinct=1).add(b"a")
+    assert not DatagramTally(max_distinct=1).add([b"a"])
 
 
 def test_sessions_of_each_datagram_with_its_count() -> None:
@@ -88,16 +89,22 @@ def test_refused_ones_are_logged_once_a_minute(caplog: pytest.LogCaptureFixture)
     assert logged[0] == {"instance": "mx", "count": 1, "reason": "not JSON"}
 
 
+def event(number: int, **unused: object) -> bytes:
+    """A datagram of a domain of its own, with something in it that nobody reads."""
+    return json.dumps({"d": f"d{number}.example", "policies": [{"f": 0}], **unused}).encode()
+
+
 class Pumped:
     """A pump with the calls that it made."""
 
-    def __init__(self, max_distinct: int = 10_000) -> None:
-        self.calls: list[str | tuple[int, datetime, str]] = []
-        self.taken: Counter[bytes] = Counter()
+    def __init__(self, max_distinct: int = 100_000) -> None:
+        self.calls: list[str | int] = []
+        self.taken: Counter[Session] = Counter()
         self.clock = Clock()
         self.tally = DatagramTally(max_distinct=max_distinct)
         self.drained = 0
-        self.pump = DatagramPump(self.tally, self.deliver, self, clock=self.clock, instance="mx")
+        self.refused = RefusedDatagrams()
+        self.pump = DatagramPump(self.tally, self.deliver, self, clock=self.clock, instance="mx", refused=self.refused)
 
     def resume(self) -> None:
         self.calls.append("resume")
@@ -105,10 +112,14 @@ class Pumped:
     def drain(self) -> None:
         self.drained += 1
 
-    def deliver(self, taken: list[tuple[bytes, int]], at: datetime, instance: str) -> None:
-        self.calls.append((len(taken), at, instance))
-        for datagram, count in taken:
-            self.taken[datagram] += count
+    def deliver(self, sessions: Iterable[tuple[Session, int]]) -> None:
+        given = list(sessions)
+        self.calls.append(len(given))
+        for session, count in given:
+            self.taken[session] += count
+
+    def by_domain(self) -> dict[str, int]:
+        return {str(session.recipient_domain): count for session, count in self.taken.items()}
 
     async def run_until(self, total: int) -> None:
         task = asyncio.create_task(self.pump.run())
@@ -130,14 +141,13 @@ async def test_pump_hands_on_in_slices_after_the_reader_may_go_on() -> None:
             await asyncio.sleep(0)
 
     task = asyncio.create_task(somebody_else())
-    for number in range(2 * SLICE + 1):
-        pumped.tally.add(b"%d" % number)
+    pumped.tally.add([event(number) for number in range(2 * SLICE + 1)])
     await pumped.pump.flush()
     task.cancel()
-    now = pumped.clock.now()
-    assert pumped.calls == ["resume", *[(STEP, now, "mx")] * (2 * SLICE // STEP), (1, now, "mx")]
-    assert pumped.drained == len(pumped.calls) - 1  # the socket is looked at after each
-    assert others >= 3
+    assert pumped.calls == ["resume", *[STEP] * (2 * SLICE // STEP), 1]
+    assert pumped.drained == 2 * (len(pumped.calls) - 1)  # the socket is looked at after each read and each handed on
+    assert {(session.at, session.instance) for session in pumped.taken} == {(pumped.clock.now(), "mx")}
+    assert others >= 6
     pumped.calls.clear()
     await pumped.pump.flush()
     assert pumped.calls == ["resume"]
@@ -146,54 +156,68 @@ async def test_pump_hands_on_in_slices_after_the_reader_may_go_on() -> None:
 async def test_pump_flushes_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 0.001)
     pumped = Pumped()
-    pumped.tally.add(b"a")
+    pumped.tally.add([event(1)])
     await pumped.run_until(1)
-    assert pumped.taken == {b"a": 1}
+    assert pumped.by_domain() == {"d1.example": 1}
 
 
 async def test_full_tally_is_flushed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FLUSH_SECONDS", 3600.0)
     pumped = Pumped(max_distinct=2)
-    pumped.tally.add(b"a")
-    pumped.tally.add(b"b")
+    pumped.tally.add([event(1), event(2)])
     await pumped.run_until(2)
-    assert pumped.taken == {b"a": 1, b"b": 1}
+    assert pumped.by_domain() == {"d1.example": 1, "d2.example": 1}
 
 
 @relaxed
-@given(st.lists(st.binary(max_size=2), max_size=200))
-def test_nothing_is_lost_or_counted_twice_on_the_way(arrived: list[bytes]) -> None:
-    async def work() -> Counter[bytes]:
+@given(st.lists(st.integers(0, 9), max_size=200))
+def test_nothing_is_lost_or_counted_twice_on_the_way(arrived: list[int]) -> None:
+    async def work() -> dict[str, int]:
         pumped = Pumped(max_distinct=5)
-        for datagram in arrived:
-            if not pumped.tally.add(datagram):
+        for number in arrived:
+            if not pumped.tally.add([event(number)]):
                 await pumped.pump.flush()
         await pumped.pump.flush()
-        return pumped.taken
+        return pumped.by_domain()
 
-    assert asyncio.run(work()) == Counter(arrived)
+    assert asyncio.run(work()) == Counter(f"d{number}.example" for number in arrived)
 
 
 async def test_flood_of_one_kind_is_merged_before_it_is_counted() -> None:
     pumped = Pumped()
-    kinds = [
-        b'{"d":"%s","policies":[{"f":0}],"x":%d}' % (name, n) for name in (b"a.b", b"c.d") for n in range(MERGE_FROM)
-    ]
-    for datagram in [*kinds, b"rubbish", b"rubbish"]:
-        pumped.tally.add(datagram)
+    pumped.tally.add([event(kind, x=number) for kind in (1, 2) for number in range(1000)])
+    pumped.tally.add([b"rubbish", b"rubbish"])
     await pumped.pump.flush()
-    assert sorted(pumped.taken.values()) == [2, MERGE_FROM, MERGE_FROM]
-    assert set(pumped.taken) < {*kinds, b"rubbish"}
-    assert len([call for call in pumped.calls if call != "resume"]) == 1
+    assert pumped.by_domain() == {"d1.example": 1000, "d2.example": 1000}
+    assert pumped.calls == ["resume", 2]
+    assert [(each.start, each.count) for each in pumped.refused.kept()] == [(b"rubbish", 2)]
 
 
-@pytest.mark.parametrize("count", [3 * SLICE, MERGE_FROM + 2 * MERGE_SLICE])
-async def test_nothing_is_lost_when_the_pump_is_stopped_in_the_middle(count: int) -> None:
+async def test_kinds_held_to_be_merged_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_MERGED", SLICE)
     pumped = Pumped()
-    for number in range(count):
-        pumped.tally.add(b"%d" % number)
+    pumped.tally.add([event(number) for number in range(3 * SLICE)])
+    held = 0
+    deliver = pumped.deliver
+
+    def note(sessions: Iterable[tuple[Session, int]]) -> None:
+        nonlocal held
+        held = max(held, len(pumped.pump._merged))
+        deliver(sessions)
+
+    monkeypatch.setattr(pumped.pump, "_deliver", note)
+    await pumped.pump.flush()
+    assert held <= SLICE <= MAX_MERGED
+    assert len(pumped.taken) == 3 * SLICE
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3, 4, 5])
+async def test_nothing_is_lost_when_the_pump_is_stopped_in_the_middle(turns: int) -> None:
+    pumped = Pumped()
+    count = 3 * SLICE
+    pumped.tally.add([event(number) for number in range(count)])
     task = asyncio.create_task(pumped.pump.flush())
-    for _ in range(2):
+    for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
@@ -237,7 +236,7 @@ async def test_a_flood_of_failures_that_wait_for_detail_is_bounded(
 ) -> None:
     monkeypatch.setattr(provisional, "MAX_FAILURES", 5)
     desk = await plain_desk(world, log=True)
-    desk.logged(*[replace(FAILED_IN_LOG, port=25, at=START + timedelta(seconds=n)) for n in range(20)])
+    desk.logged(*[FAILED_IN_LOG._replace(port=25, at=START + timedelta(seconds=n)) for n in range(20)])
     desk.sent(datagram(code=204), times=20)
     await desk.settle()
     assert desk.store.total() == {"failures": 20}

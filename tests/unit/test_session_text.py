@@ -1,7 +1,6 @@
 """Sessions of logs as text: what is written is read back, and anything else is refused."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -11,8 +10,7 @@ from stsguard.core.session_text import SessionTextInvalid, parse_session_text, s
 from stsguard.names import Domain
 from tests.unit.desk import FAILED_IN_LOG, logged
 
-WHOLE = replace(
-    FAILED_IN_LOG,
+WHOLE = FAILED_IN_LOG._replace(
     policy_domain=Domain("a.test"),
     port=2525,
     new_connection=False,

@@ -56,7 +56,7 @@ async def test_with_a_log_its_lines_count_and_datagrams_do_not(world: World) -> 
 async def test_a_log_of_one_instance_does_not_silence_the_datagrams_of_another(world: World) -> None:
     desk = await plain_desk(world, log=True)
     desk.logged(logged())
-    desk.intake.datagrams([(datagram(), 2)], world.clock.now(), "postfix-out")
+    desk.hear([(datagram(), 2)], world.clock.now(), "postfix-out")
     await desk.settle()
     assert desk.store.total() == {"successes": 3}
 
@@ -108,7 +108,7 @@ async def test_details_are_forgotten_after_a_minute(world: World) -> None:
     desk = await plain_desk(world, log=True)
     desk.sent(datagram(code=204))
     await asyncio.sleep(62)
-    desk.logged(replace(FAILED_IN_LOG, at=START + timedelta(seconds=50)))
+    desk.logged(FAILED_IN_LOG._replace(at=START + timedelta(seconds=50)))
     await asyncio.sleep(62)
     desk.sent(datagram(code=204), at=START + timedelta(seconds=50))
     await desk.settle()
@@ -140,7 +140,7 @@ async def test_what_cannot_be_parsed_is_kept_and_stops_nothing(world: World) -> 
 async def test_rfc8460_3_sessions_with_our_own_reports_are_not_counted(world: World) -> None:
     desk = await plain_desk(world, log=True)
     before = counts(sessions.not_reported)
-    desk.logged(replace(FAILED_IN_LOG, instance="reports"), logged())
+    desk.logged(FAILED_IN_LOG._replace(instance="reports"), logged())
     await desk.settle()
     assert desk.store.total() == {"successes": 1}
     assert sessions.not_reported.values["by-verdict",] == before["by-verdict",] + 1

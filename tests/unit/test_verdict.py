@@ -31,7 +31,7 @@ ENFORCE, TESTING, NONE = policy(), policy("testing"), policy("none")
 STRINGS = ENFORCE.policy_text
 PATTERNS = ("mx.example.com", "*.example.org")
 STS = AppliedPolicy(PolicyType.STS, DOMAIN, STRINGS, PATTERNS)
-STS_TESTING = replace(STS, policy_strings=TESTING.policy_text)
+STS_TESTING = STS._replace(policy_strings=TESTING.policy_text)
 STS_UNKNOWN = AppliedPolicy(PolicyType.STS, DOMAIN)
 NO_POLICY = AppliedPolicy(PolicyType.NO_POLICY_FOUND, DOMAIN)
 DANE = AppliedPolicy(PolicyType.TLSA, BASE, TLSA_STRINGS)
@@ -50,7 +50,7 @@ def session(seen: Seen = Seen.SUCCESS, result_type: ResultType | None = None, **
         receiving_mx_helo="mx.example.com",
         receiving_ip=ADDRESS,
     )
-    return replace(whole, **changes)  # type: ignore[arg-type]  # the names and types are the tests' own
+    return whole._replace(**changes)  # type: ignore[arg-type]  # the names and types are the tests' own
 
 
 SUCCESS = session()
@@ -94,27 +94,27 @@ def detail(result_type: ResultType, reason: str = "", **changes: str) -> Failure
         receiving_ip=ADDRESS,
         failure_reason_code=reason,
     )
-    return replace(whole, **changes)
+    return whole._replace(**changes)
 
 
 def success(applied: AppliedPolicy) -> Count:
-    return Count(DOMAIN, applied, 1, failed=False, recipient_domain=DOMAIN)
+    return Count(DOMAIN, DOMAIN, applied, 1, failed=False)
 
 
 def failure(applied: AppliedPolicy, *details: FailureDetail) -> Count:
-    return Count(DOMAIN, applied, 1, failed=True, details=details, recipient_domain=DOMAIN)
+    return Count(DOMAIN, DOMAIN, applied, 1, failed=True, details=details)
 
 
 def aside(applied: AppliedPolicy, *details: FailureDetail) -> Count:
-    return Count(DOMAIN, applied, 0, failed=False, details=details, recipient_domain=DOMAIN)
+    return Count(DOMAIN, DOMAIN, applied, 0, failed=False, details=details)
 
 
 def unverified(applied: AppliedPolicy) -> Count:
-    return replace(success(applied), unverified=True)
+    return success(applied)._replace(unverified=True)
 
 
 def twice(count: Count, base: Domain = BASE) -> tuple[Count, Count]:
-    return count, replace(count, report_domain=base, for_mx_host=True)
+    return count, count._replace(report_domain=base, for_mx_host=True)
 
 
 EXPIRED_DETAIL = detail(ResultType.CERTIFICATE_EXPIRED, "certificate_has_expired")
@@ -139,8 +139,8 @@ def would_fail(result_type: ResultType, reason: str, minutes: float = -10.0) -> 
         (EXPIRED, Known(policy=ENFORCE), failure(STS, EXPIRED_DETAIL)),
         (EXPIRED, Known(policy=TESTING), failure(STS_TESTING, EXPIRED_DETAIL)),  # a handshake that Postfix saw fail
         # 3.10 with the `policy` map is told no policy-type and says none, though it enforces
-        (replace(SUCCESS, policy_type=PolicyType.NO_POLICY_FOUND), Known(policy=ENFORCE), success(STS)),
-        (replace(SUCCESS, policy_type=PolicyType.STS, policy_strings=("x",)), Known(policy=ENFORCE), success(STS)),
+        (SUCCESS._replace(policy_type=PolicyType.NO_POLICY_FOUND), Known(policy=ENFORCE), success(STS)),
+        (SUCCESS._replace(policy_type=PolicyType.STS, policy_strings=("x",)), Known(policy=ENFORCE), success(STS)),
     ],
 )
 def test_rfc8460_4_4_the_session_counts_under_the_policy_in_force(
@@ -155,7 +155,7 @@ def test_rfc8461_5_mode_none_is_no_policy() -> None:
 
 
 def test_a_policy_gone_since_is_reported_as_postfix_was_sent_it() -> None:
-    heard = replace(EXPIRED, policy_type=PolicyType.STS, policy_domain=DOMAIN, policy_strings=STRINGS)
+    heard = EXPIRED._replace(policy_type=PolicyType.STS, policy_domain=DOMAIN, policy_strings=STRINGS)
     assert judge(heard, Known()) == (failure(AppliedPolicy(PolicyType.STS, DOMAIN, STRINGS), EXPIRED_DETAIL),)
 
 
@@ -165,17 +165,17 @@ def test_rfc8460_4_3_a_failure_of_which_the_source_says_no_more_has_no_detail() 
 
 def test_further_details_of_a_session_are_details_and_no_sessions() -> None:
     first = detail(ResultType.CERTIFICATE_NOT_TRUSTED, receiving_ip="192.0.2.7")
-    assert judge(replace(SUCCESS, further_details=(first,)), Known()) == (
-        replace(success(NO_POLICY), details=(first,)),
+    assert judge(SUCCESS._replace(further_details=(first,)), Known()) == (
+        success(NO_POLICY)._replace(details=(first,)),
     )
-    assert judge(replace(EXPIRED, further_details=(first,)), Known()) == (failure(NO_POLICY, EXPIRED_DETAIL, first),)
-    told = replace(SUCCESS, further_details=(first,), receiving_mx_hostname=STRANGER)
+    assert judge(EXPIRED._replace(further_details=(first,)), Known()) == (failure(NO_POLICY, EXPIRED_DETAIL, first),)
+    told = SUCCESS._replace(further_details=(first,), receiving_mx_hostname=STRANGER)
     (count,) = judge(told, Known(policy=TESTING))
     assert count.details[1:] == (first,)
 
 
 def test_what_strangers_wrote_is_bounded_and_in_one_line() -> None:
-    (count,) = judge(replace(EXPIRED, failure_reason_code="x\r\n" + "y" * 1000), Known())
+    (count,) = judge(EXPIRED._replace(failure_reason_code="x\r\n" + "y" * 1000), Known())
     reason = count.details[0].failure_reason_code
     assert len(reason) == MAX_REASON_LENGTH
     assert reason.startswith("x\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}yyy")
@@ -214,9 +214,9 @@ def test_rfc8461_5_testing_verified_is_a_success() -> None:
         (SUCCESS, (probe(ResultType.CERTIFICATE_EXPIRED, address=ip_address("192.0.2.2")),)),
         (SUCCESS, (probe(ResultType.CERTIFICATE_EXPIRED, mx_hostname=STRANGER),)),
         (SUCCESS, (probe(inconclusive=True, tls=False),)),
-        (replace(SUCCESS, receiving_ip=""), (probe(ResultType.CERTIFICATE_EXPIRED),)),
-        (replace(SUCCESS, receiving_mx_hostname=None), (probe(ResultType.CERTIFICATE_EXPIRED),)),
-        (replace(SUCCESS, receiving_ip="", receiving_mx_hostname=None), ()),
+        (SUCCESS._replace(receiving_ip=""), (probe(ResultType.CERTIFICATE_EXPIRED),)),
+        (SUCCESS._replace(receiving_mx_hostname=None), (probe(ResultType.CERTIFICATE_EXPIRED),)),
+        (SUCCESS._replace(receiving_ip="", receiving_mx_hostname=None), ()),
     ],
 )
 def test_testing_without_a_verification_is_as_postfix_said_and_marked(
@@ -232,24 +232,24 @@ def test_testing_goes_by_the_verification_nearest_in_time() -> None:
 
 
 def test_testing_knows_an_ipv6_address_in_any_spelling() -> None:
-    heard = replace(SUCCESS, receiving_ip="2001:DB8:0::1")
+    heard = SUCCESS._replace(receiving_ip="2001:DB8:0::1")
     known = Known(policy=TESTING, probes=(probe(address=ip_address("2001:db8::1")),))
     assert judge(heard, known) == (success(STS_TESTING),)
 
 
 def test_rfc8461_4_1_testing_with_an_mx_outside_the_policy_is_a_failure() -> None:
-    heard = replace(SUCCESS, receiving_mx_hostname=STRANGER)
+    heard = SUCCESS._replace(receiving_mx_hostname=STRANGER)
     known = Known(policy=TESTING, probes=(probe(mx_hostname=STRANGER),))
-    expected = (failure(STS_TESTING, replace(MISMATCH, receiving_mx_hostname=STRANGER)),)
+    expected = (failure(STS_TESTING, MISMATCH._replace(receiving_mx_hostname=STRANGER)),)
     assert judge(heard, known) == expected
     # RFC 8461 §4.1 comes first: whether a host has STARTTLS matters where it is permitted.
-    assert judge(replace(heard, seen=Seen.PLAINTEXT), Known(policy=TESTING)) == expected
+    assert judge(heard._replace(seen=Seen.PLAINTEXT), Known(policy=TESTING)) == expected
 
 
 def test_in_observe_mode_enforce_is_verified_by_ourselves_as_well() -> None:
     observing = Known(policy=ENFORCE, enforcing=False)
     assert judge(SUCCESS, observing) == (unverified(STS),)
-    found = replace(observing, probes=(probe(ResultType.CERTIFICATE_EXPIRED, "e"),))
+    found = observing._replace(probes=(probe(ResultType.CERTIFICATE_EXPIRED, "e"),))
     assert judge(SUCCESS, found) == (failure(STS, would_fail(ResultType.CERTIFICATE_EXPIRED, "e")),)
     assert judge(PLAINTEXT, observing) == (failure(STS, PLAIN_DETAIL),)
 
@@ -264,7 +264,7 @@ def test_rfc8461_6_a_policy_that_cannot_be_had_is_a_failure(reason: FetchReason)
     assert judge(SUCCESS, known) == (failure(STS_UNKNOWN, expected),)
     assert judge(EXPIRED, known) == (failure(STS_UNKNOWN, expected, EXPIRED_DETAIL),)
     assert judge(PLAINTEXT, known) == (failure(STS_UNKNOWN, expected, PLAIN_DETAIL),)
-    assert judge(replace(PLAINTEXT, new_connection=False), known) == ()
+    assert judge(PLAINTEXT._replace(new_connection=False), known) == ()
 
 
 @pytest.mark.parametrize("reason", [reason for reason in FetchReason if reason.maybe_ours])
@@ -305,8 +305,8 @@ def test_fetch_failures_never_touch_a_tlsa_session(heard: Session) -> None:
     fetch = FetchFailure(FetchReason.HTTP_STATUS)
     expected = judge(heard, dane)
     assert {count.policy.policy_type for count in expected} == {PolicyType.TLSA}
-    assert judge(heard, replace(dane, fetch_failure=fetch)) == expected
-    assert judge(heard, replace(dane, policy=ENFORCE, refresh_failures=(fetch,))) == expected
+    assert judge(heard, dane._replace(fetch_failure=fetch)) == expected
+    assert judge(heard, dane._replace(policy=ENFORCE, refresh_failures=(fetch,))) == expected
 
 
 # An MX host outside the policy.
@@ -317,7 +317,7 @@ def test_rfc8461_4_1_a_skipped_mx_is_a_failure_without_receiving_ip(
     known_policy: Policy, applied: AppliedPolicy
 ) -> None:
     heard = session(Seen.MX_NOT_PERMITTED, receiving_mx_hostname=STRANGER)
-    expected = replace(MISMATCH, receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="")
+    expected = MISMATCH._replace(receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="")
     assert judge(heard, Known(policy=known_policy)) == (failure(applied, expected),)
 
 
@@ -342,8 +342,8 @@ def test_rfc8461_4_1_a_permitted_mx_left_out_for_its_certificate_is_reported_for
         (SKIPPED, Known()),
         (SKIPPED, Known(policy=NONE)),
         (SKIPPED, Known(fetch_failure=FetchFailure(FetchReason.HTTP_STATUS))),
-        (replace(SKIPPED, receiving_mx_hostname=None), Known(policy=ENFORCE)),
-        (replace(SKIPPED, policy_type=PolicyType.STS), Known()),
+        (SKIPPED._replace(receiving_mx_hostname=None), Known(policy=ENFORCE)),
+        (SKIPPED._replace(policy_type=PolicyType.STS), Known()),
     ],
 )
 def test_an_mx_that_our_own_reply_left_out_is_no_fault_of_theirs(heard: Session, known: Known) -> None:
@@ -360,8 +360,8 @@ def test_an_mx_that_our_own_reply_left_out_is_no_fault_of_theirs(heard: Session,
     ],
 )
 def test_rfc8461_4_1_an_mx_outside_the_policy_that_an_older_postfix_contacts_is_a_mismatch(heard: Session) -> None:
-    stranger = replace(heard, receiving_mx_hostname=STRANGER)
-    expected = replace(MISMATCH, receiving_mx_hostname=STRANGER)
+    stranger = heard._replace(receiving_mx_hostname=STRANGER)
+    expected = MISMATCH._replace(receiving_mx_hostname=STRANGER)
     assert judge(stranger, Known(policy=ENFORCE, not_offered=True)) == (failure(STS, expected),)
 
 
@@ -370,8 +370,8 @@ def test_a_permitted_mx_that_our_reply_left_out_has_no_wrong_certificate_by_that
     assert judge(heard, Known(policy=ENFORCE)) == (failure(STS, detail(ResultType.CERTIFICATE_HOST_MISMATCH)),)
     left_out = Known(policy=ENFORCE, not_offered=True)
     assert judge(heard, left_out) == ()  # the certificate is its own, and another host has TLSA
-    assert judge(heard, replace(left_out, probes=(probe(),))) == ()
-    found = replace(left_out, probes=(probe(ResultType.CERTIFICATE_HOST_MISMATCH, "no-subjectAltName-dNSName"),))
+    assert judge(heard, left_out._replace(probes=(probe(),))) == ()
+    found = left_out._replace(probes=(probe(ResultType.CERTIFICATE_HOST_MISMATCH, "no-subjectAltName-dNSName"),))
     when = "(not delivered to, verified by probe at 2026-03-01T11:50:00Z)"
     why = detail(ResultType.CERTIFICATE_HOST_MISMATCH, f"no-subjectAltName-dNSName {when}")
     assert judge(heard, found) == (failure(STS, why),)
@@ -383,9 +383,9 @@ def test_mx_hosts_that_the_operator_pinned_are_no_policy_to_mismatch(own: Policy
     pinned = Known(policy=own, override=override(OverrideKind.ENFORCE, "mx2.example.com"), not_offered=True)
     for heard in (SKIPPED, session(Seen.FAILURE, ResultType.CERTIFICATE_HOST_MISMATCH)):
         assert judge(heard, pinned) == ()
-    skipped = replace(SKIPPED, receiving_mx_hostname=STRANGER)
-    expected = replace(
-        MISMATCH, receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="", sending_mta_ip=""
+    skipped = SKIPPED._replace(receiving_mx_hostname=STRANGER)
+    expected = MISMATCH._replace(
+        receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="", sending_mta_ip=""
     )
     found = judge(skipped, pinned)
     assert [count.details for count in found] == ([(expected,)] if own else [])  # theirs refuses it as well
@@ -393,7 +393,7 @@ def test_mx_hosts_that_the_operator_pinned_are_no_policy_to_mismatch(own: Policy
 
 def test_what_postfix_accepted_unverified_is_judged_by_our_own_verification() -> None:
     """By a next hop in brackets, or a message that came before the policy."""
-    heard = replace(SUCCESS, accepted_unverified=True)
+    heard = SUCCESS._replace(accepted_unverified=True)
     assert judge(heard, Known(policy=ENFORCE)) == (unverified(STS),)
     known = Known(policy=ENFORCE, probes=(probe(ResultType.CERTIFICATE_HOST_MISMATCH),))
     assert judge(heard, known) == (failure(STS, would_fail(ResultType.CERTIFICATE_HOST_MISMATCH, "")),)
@@ -412,10 +412,10 @@ def test_rfc8460_4_3_1_plaintext_is_starttls_not_supported(known: Known, applied
 @pytest.mark.parametrize(
     "heard",
     [
-        replace(PLAINTEXT, new_connection=False),
-        replace(PLAINTEXT, port=465),
-        replace(PLAINTEXT, tls_level="none"),
-        replace(PLAINTEXT, tls_tried=True),  # and that attempt was counted
+        PLAINTEXT._replace(new_connection=False),
+        PLAINTEXT._replace(port=465),
+        PLAINTEXT._replace(tls_level="none"),
+        PLAINTEXT._replace(tls_tried=True),  # and that attempt was counted
     ],
 )
 def test_plaintext_that_something_else_explains_is_not_counted(heard: Session, known: Known) -> None:
@@ -424,21 +424,21 @@ def test_plaintext_that_something_else_explains_is_not_counted(heard: Session, k
 
 @pytest.mark.parametrize("level", ["may", "encrypt"])
 def test_a_level_that_verifies_nothing_is_judged_by_our_own_verification(level: str) -> None:
-    heard = replace(SUCCESS, tls_level=level)
+    heard = SUCCESS._replace(tls_level=level)
     assert judge(heard, Known(policy=ENFORCE)) == (unverified(STS),)
     known = Known(policy=ENFORCE, probes=(probe(ResultType.CERTIFICATE_EXPIRED, "e"),))
     assert judge(heard, known) == (failure(STS, would_fail(ResultType.CERTIFICATE_EXPIRED, "e")),)
-    assert judge(replace(SUCCESS, tls_level="secure"), known) == (success(STS),)
+    assert judge(SUCCESS._replace(tls_level="secure"), known) == (success(STS),)
 
 
 def test_plaintext_at_a_host_that_our_probe_had_tls_with_is_not_claimed() -> None:
     """A log that lost the line of the TLS session looks just so."""
     for known in (Known(), Known(policy=TESTING)):
-        assert judge(PLAINTEXT, replace(known, probes=(probe(),))) == ()
-        assert judge(PLAINTEXT, replace(known, probes=(probe(ResultType.CERTIFICATE_EXPIRED),))) == ()
+        assert judge(PLAINTEXT, known._replace(probes=(probe(),))) == ()
+        assert judge(PLAINTEXT, known._replace(probes=(probe(ResultType.CERTIFICATE_EXPIRED),))) == ()
         without = probe(ResultType.STARTTLS_NOT_SUPPORTED, tls=False)
-        assert judge(PLAINTEXT, replace(known, probes=(without,))) != ()
-        assert judge(PLAINTEXT, replace(known, probes=(probe(minutes=-61),))) != ()
+        assert judge(PLAINTEXT, known._replace(probes=(without,))) != ()
+        assert judge(PLAINTEXT, known._replace(probes=(probe(minutes=-61),))) != ()
 
 
 def test_rfc8461_5_plaintext_in_enforce_mode_was_asked_for() -> None:
@@ -453,7 +453,7 @@ def test_rfc7672_2_2_plaintext_under_dane_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("kind", [OverrideKind.EXEMPT, OverrideKind.POLICY])
-@pytest.mark.parametrize("heard", [SUCCESS, EXPIRED, PLAINTEXT, SKIPPED, replace(SUCCESS, policy_type=PolicyType.TLSA)])
+@pytest.mark.parametrize("heard", [SUCCESS, EXPIRED, PLAINTEXT, SKIPPED, SUCCESS._replace(policy_type=PolicyType.TLSA)])
 def test_exempt_and_verbatim_overrides_are_not_reported(kind: OverrideKind, heard: Session) -> None:
     assert judge(heard, Known(policy=ENFORCE, override=override(kind))) == ()
 
@@ -470,7 +470,7 @@ def test_an_enforce_override_with_pinned_mx_claims_no_policy_that_was_not_served
 
 
 def test_rfc8460_3_sessions_with_our_own_reports_are_not_counted() -> None:
-    for heard in (SUCCESS, EXPIRED, PLAINTEXT, replace(SUCCESS, policy_type=PolicyType.TLSA)):
+    for heard in (SUCCESS, EXPIRED, PLAINTEXT, SUCCESS._replace(policy_type=PolicyType.TLSA)):
         assert judge(heard, Known(policy=ENFORCE, our_reports_own_session=True)) == ()
 
 
@@ -486,11 +486,11 @@ BY_POSTFIX = session(policy_type=PolicyType.TLSA, policy_domain=BASE, policy_str
     ("heard", "known"),
     [
         (SUCCESS, USABLE),  # a log does not say what was applied
-        (SUCCESS, replace(USABLE, policy=ENFORCE)),  # DANE before MTA-STS
+        (SUCCESS, USABLE._replace(policy=ENFORCE)),  # DANE before MTA-STS
         (BY_POSTFIX, Known()),
         (BY_POSTFIX, Known(policy=ENFORCE)),
-        (replace(BY_POSTFIX, policy_strings=(*TLSA_STRINGS, *TLSA_STRINGS)), Known()),
-        (replace(BY_POSTFIX, policy_strings=(), policy_domain=None), USABLE),
+        (BY_POSTFIX._replace(policy_strings=(*TLSA_STRINGS, *TLSA_STRINGS)), Known()),
+        (BY_POSTFIX._replace(policy_strings=(), policy_domain=None), USABLE),
     ],
 )
 def test_rfc8460_1_1_dane_counts_for_the_recipient_and_the_tlsa_base_domain(heard: Session, known: Known) -> None:
@@ -503,21 +503,21 @@ def test_dane_failures_are_as_postfix_said() -> None:
 
 
 def test_sending_mta_ip_is_there_only_when_known() -> None:
-    heard = replace(EXPIRED, sending_mta_ip="")
+    heard = EXPIRED._replace(sending_mta_ip="")
     assert {count.details[0].sending_mta_ip for count in judge(heard, USABLE)} == {""}
 
 
 def test_a_domain_that_is_its_own_mx_host_gets_one_count() -> None:
-    heard = replace(SUCCESS, receiving_mx_hostname=DOMAIN)
-    known = replace(USABLE, mx_host=replace(host(TlsaStatus.USABLE, *TLSA, base=DOMAIN), mx_hostname=DOMAIN))
-    assert judge(heard, known) == (success(replace(DANE, policy_domain=DOMAIN)),)
+    heard = SUCCESS._replace(receiving_mx_hostname=DOMAIN)
+    known = USABLE._replace(mx_host=replace(host(TlsaStatus.USABLE, *TLSA, base=DOMAIN), mx_hostname=DOMAIN))
+    assert judge(heard, known) == (success(DANE._replace(policy_domain=DOMAIN)),)
 
 
 @pytest.mark.parametrize(
     ("heard", "base"),
     [
-        (replace(BY_POSTFIX, policy_domain=None), MX),
-        (replace(BY_POSTFIX, policy_domain=None, receiving_mx_hostname=None), DOMAIN),
+        (BY_POSTFIX._replace(policy_domain=None), MX),
+        (BY_POSTFIX._replace(policy_domain=None, receiving_mx_hostname=None), DOMAIN),
     ],
 )
 def test_without_a_tlsa_base_domain_the_mx_host_stands_for_it(heard: Session, base: Domain) -> None:
@@ -527,10 +527,10 @@ def test_without_a_tlsa_base_domain_the_mx_host_stands_for_it(heard: Session, ba
 @pytest.mark.parametrize(
     "known",
     [
-        replace(USABLE, dane_in_force=False),  # `secure`, or observe mode
-        replace(USABLE, mx_host=None),
-        replace(USABLE, mx_host=host(TlsaStatus.ABSENT, base=None)),
-        replace(USABLE, mx_host=host(TlsaStatus.FAILED, base=None)),
+        USABLE._replace(dane_in_force=False),  # `secure`, or observe mode
+        USABLE._replace(mx_host=None),
+        USABLE._replace(mx_host=host(TlsaStatus.ABSENT, base=None)),
+        USABLE._replace(mx_host=host(TlsaStatus.FAILED, base=None)),
     ],
 )
 def test_without_usable_tlsa_under_dane_it_is_no_dane_session(known: Known) -> None:
@@ -539,20 +539,20 @@ def test_without_usable_tlsa_under_dane_it_is_no_dane_session(known: Known) -> N
 
 @pytest.mark.parametrize("said", [PolicyType.STS, PolicyType.NO_POLICY_FOUND])
 def test_usable_tlsa_that_postfix_did_not_use_is_no_dane_session(said: PolicyType) -> None:
-    assert judge(replace(SUCCESS, policy_type=said), replace(USABLE, policy=TESTING))[0].policy == STS_TESTING
+    assert judge(SUCCESS._replace(policy_type=said), USABLE._replace(policy=TESTING))[0].policy == STS_TESTING
 
 
 @pytest.mark.parametrize(
     ("heard", "details"),
     [
         (SUCCESS, (NONE_USABLE,)),
-        (replace(SUCCESS, policy_type=PolicyType.NO_POLICY_FOUND), (NONE_USABLE,)),  # usages 0 and 1
+        (SUCCESS._replace(policy_type=PolicyType.NO_POLICY_FOUND), (NONE_USABLE,)),  # usages 0 and 1
         (
             session(Seen.FAILURE, ResultType.TLSA_INVALID, failure_reason_code="all-TLSA-records-unusable"),
             (NONE_USABLE,),
         ),
         (EXPIRED, (EXPIRED_DETAIL, NONE_USABLE)),
-        (replace(SUCCESS, further_details=(NONE_USABLE,)), (NONE_USABLE,)),
+        (SUCCESS._replace(further_details=(NONE_USABLE,)), (NONE_USABLE,)),
     ],
 )
 def test_rfc8460_4_3_2_1_tlsa_without_a_usable_record_is_tlsa_invalid(
@@ -583,7 +583,7 @@ DNSSEC_INVALID = FailureDetail(ResultType.DNSSEC_INVALID, receiving_mx_hostname=
         (NO_TLS_POLICY, Known(mx_host=BOGUS)),  # our reply was TEMP, or Postfix's own look-up has failed
         (NO_TLS_POLICY, Known(policy=ENFORCE, mx_host=BOGUS)),
         (NO_TLS_POLICY, Known(policy=NONE, mx_host=BOGUS, dane_in_force=True)),
-        (replace(NO_TLS_POLICY, source=Source.OURSELVES), Known(policy=TESTING, mx_host=BOGUS)),
+        (NO_TLS_POLICY._replace(source=Source.OURSELVES), Known(policy=TESTING, mx_host=BOGUS)),
         (SKIPPED, Known(policy=ENFORCE, mx_host=BOGUS, not_offered=True)),  # our reply named other hosts
     ],
 )
@@ -618,8 +618,8 @@ def test_a_host_without_a_tls_policy_for_another_reason_is_not_reported(known: K
 
 def test_rfc8461_4_1_a_host_outside_the_policy_is_a_mismatch_whatever_its_tlsa() -> None:
     stranger = replace(BOGUS, mx_hostname=STRANGER)
-    heard = replace(SKIPPED, receiving_mx_hostname=STRANGER)
-    expected = replace(MISMATCH, receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="")
+    heard = SKIPPED._replace(receiving_mx_hostname=STRANGER)
+    expected = MISMATCH._replace(receiving_mx_hostname=STRANGER, receiving_ip="", receiving_mx_helo="")
     found = judge(heard, Known(policy=ENFORCE, mx_host=stranger, not_offered=True))
-    assert found == (failure(STS, replace(expected, sending_mta_ip="")),)
+    assert found == (failure(STS, expected._replace(sending_mta_ip="")),)
     assert judge(heard, Known(mx_host=stranger)) == ()

@@ -80,7 +80,14 @@ class Hearing:
         sock.setblocking(False)
         tally = DatagramTally()
         reader = DatagramReader(sock, tally.add)
-        pump = DatagramPump(tally, self.intake.datagrams, reader, clock=self._clock, instance=instance.syslog_name)
+        pump = DatagramPump(
+            tally,
+            self.intake.heard,
+            reader,
+            clock=self._clock,
+            instance=instance.syslog_name,
+            refused=self.intake.refused,
+        )
         self._readers.append(reader)
         self._pumps.append(pump)
         self._sources.append(where)

@@ -8,7 +8,8 @@ EHLO differs with every session must not grow the database, and must not lose se
 
 import hashlib
 import json
-from dataclasses import fields
+from collections.abc import Iterable
+from json.encoder import encode_basestring_ascii as _quote
 
 from stsguard.core.errors import ResultType
 from stsguard.core.session import AppliedPolicy, FailureDetail, PolicyType
@@ -20,7 +21,7 @@ KEY_OCTETS = 16  # to find two texts with the same hash takes 2^64 steps, and ga
 REMAINDER_REASON = "further failure details, not listed"  # the failure-reason-code of what is beyond the limit
 
 _RESULT_TYPES = frozenset(ResultType)
-_DETAIL_FIELDS = tuple(each.name for each in fields(FailureDetail))
+_DETAIL_FIELDS = tuple(sorted(FailureDetail._fields))
 _POLICY_LISTS = ("policy_strings", "mx_host_patterns")
 
 
@@ -35,16 +36,21 @@ def text_key(text: str) -> bytes:
 
 def policy_text(policy: AppliedPolicy) -> str:
     """The canonical JSON of `policy`; what is empty is left out."""
-    lists = {name: list(getattr(policy, name)) for name in _POLICY_LISTS if getattr(policy, name)}
-    return _canonical({"policy_type": policy.policy_type.value, "policy_domain": policy.policy_domain, **lists})
+    # Put together by hand, as json.dumps would with sorted keys and no blanks: every new policy and detail comes here.
+    patterns = f'"mx_host_patterns":{_list(policy.mx_host_patterns)},' if policy.mx_host_patterns else ""
+    strings = f'"policy_strings":{_list(policy.policy_strings)},' if policy.policy_strings else ""
+    named = f'"policy_domain":{_quote(policy.policy_domain)},'
+    return f'{{{patterns}{named}{strings}"policy_type":{_quote(policy.policy_type)}}}'
 
 
 def detail_text(detail: FailureDetail) -> str:
     """The canonical JSON of `detail`; what is empty is left out."""
-    return _canonical({name: getattr(detail, name) for name in _DETAIL_FIELDS if getattr(detail, name)})
+    texts = detail._asdict()
+    return "{" + ",".join([f'"{name}":{_quote(texts[name])}' for name in _DETAIL_FIELDS if texts[name]]) + "}"
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode
+def _list(texts: Iterable[str]) -> str:
+    return "[" + ",".join(map(_quote, texts)) + "]"
 
 
 def parse_policy_text(text: str) -> AppliedPolicy:

@@ -17,7 +17,6 @@ line must not become a missing STARTTLS. A reused TLS connection is no session: 
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import assert_never
 
@@ -339,7 +338,7 @@ class LogReader:
         seen = Seen.SUCCESS if failure is None else Seen.FAILURE
         level = event.tls.level if event.tls and attempt.endpoint == event.endpoint else ""
         session = self._session(line, seen, domain, attempt.endpoint, failure=failure, level=level)
-        return [replace(session, accepted_unverified=seen is Seen.SUCCESS and attempt.word != VERIFIED)]
+        return [session._replace(accepted_unverified=seen is Seen.SUCCESS and attempt.word != VERIFIED)]
 
     def _reported_by_proxy(self, line: Line, attempt: Attempt, domain: Domain, *, failed: bool) -> bool:
         """Whether a TLSRPT line of tlsproxy(8) is this connection's session."""

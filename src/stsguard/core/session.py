@@ -1,13 +1,14 @@
 """A TLS session of this MTA, as heard of by datagram or mail log, and what it counts as in a report (RFC 8460 §4).
 
 Values only, shared by those who hear (`core.tlsrpt_event`, `core.postfix_log`), the one who judges (`core.verdict`),
-the counters in the store, and the report (`core.tlsrpt_report`).
+the counters in the store, and the report (`core.tlsrpt_report`). They are tuples: there may be tens of thousands a
+second, and frozen dataclasses take several times as long to make, to compare and to hash.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from stsguard.core.errors import ResultType
 from stsguard.names import Domain
@@ -39,8 +40,7 @@ class Source(StrEnum):
     OURSELVES = "ourselves"  # our own look-ups: bogus TLSA records, which Postfix never gets to see
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One attempt on one MX host, as heard. Empty text and None mean that the source did not say.
 
     `recipient_domain` is the next hop whose TLSRPT record decides (RFC 8460 §3). `policy_type`, `policy_domain` and
@@ -77,8 +77,7 @@ class Session:
     accepted_unverified: bool = False
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class FailureDetail:
+class FailureDetail(NamedTuple):
     """failure-details of RFC 8460 §4.4 without the count: equal ones are merged and counted. Empty text is left out."""
 
     result_type: str
@@ -90,8 +89,7 @@ class FailureDetail:
     failure_reason_code: str = ""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class AppliedPolicy:
+class AppliedPolicy(NamedTuple):
     """policy of RFC 8460 §4.4: what was in force for the session. `policy_strings` in the served order."""
 
     policy_type: PolicyType
@@ -100,8 +98,7 @@ class AppliedPolicy:
     mx_host_patterns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """What one session adds to the day's counters of `report_domain`, the domain whose TLSRPT record is asked.
 
     `sessions` is 1, or 0 for a detail that is no session of its own (a policy fetch that failed while a cached policy
@@ -112,17 +109,16 @@ class Count:
     """
 
     report_domain: Domain
+    recipient_domain: Domain
     policy: AppliedPolicy
     sessions: int
     failed: bool
     details: tuple[FailureDetail, ...] = ()
     unverified: bool = False
-    recipient_domain: Domain = field(kw_only=True)
-    for_mx_host: bool = field(default=False, kw_only=True)
+    for_mx_host: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CounterRow:
+class CounterRow(NamedTuple):
     """What to add to the counters of one UTC day, one report and one policy. Additive, so a number may be negative
     where an earlier count turned out to be another. `recipient_domain` and `for_mx_host` as in `Count`."""
 

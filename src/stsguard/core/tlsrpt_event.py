@@ -13,8 +13,8 @@ Left out on purpose: `pr`, the TLSRPT record as the MTA saw it (it is looked up 
 """
 
 import json
-import marshal
 import re
+from collections.abc import Callable
 from datetime import datetime
 from ipaddress import IPv6Address, ip_address
 from typing import Any, NamedTuple
@@ -34,6 +34,8 @@ MAX_INFORMATION_LENGTH = 500
 MAX_HELO_LENGTH = 255  # RFC 5321 §4.5.3.1.2
 
 _VERSION = "1"
+_scan: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined] # not in
+# the stubs; it is json.loads without the search for white space
 # tlsrpt.h of libtlsrpt, `tlsrpt_policy_type_t` and `tlsrpt_failure_t`.
 _POLICY_TYPES = {1: PolicyType.TLSA, 2: PolicyType.STS, 9: PolicyType.NO_POLICY_FOUND}
 _RESULT_TYPES = {
@@ -81,39 +83,19 @@ def parse_datagram(datagram: bytes, at: datetime, instance: str) -> tuple[Sessio
     return tuple([_session(policy, recipient_domain, at, instance) for policy in policies])
 
 
-def fingerprint(datagram: bytes) -> bytes:
-    """Bytes that are equal only for datagrams of equal sessions, though those differ in what is not used: the TLSRPT
-    record, unknown keys, the lines and the greeting of an EHLO reply.
-
-    It takes less than parsing, and far less than what comes after it: worth it where very many have come, since an
-    MX host can make every datagram about it different.
-    """
-    try:
-        content = _load(datagram)
-        policies = content.get("policies")
-        for policy in policies if isinstance(policies, list) else ():
-            _cut_ehlo_replies(policy)
-        # Version 2 has no references, so that equal values have equal bytes whoever else holds them.
-        used: Any = (content.get("dpv", _VERSION), content.get("d"), policies)  # from JSON, so it can be marshalled
-        return b"event" + marshal.dumps(used, 2)
-    except (EventInvalid, ValueError):  # ValueError: nested too deeply
-        return b"other" + datagram  # or rubbish could be made that passes for an event
-
-
-def _cut_ehlo_replies(policy: object) -> None:
-    details = policy.get("failure-details") if isinstance(policy, dict) else None
-    for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, dict):
-            detail["h"] = _ehlo_name(detail.get("h"))
-
-
 def _load(datagram: bytes) -> dict[str, object]:
     if len(datagram) > MAX_DATAGRAM_BYTES:
         raise EventInvalid(f"{len(datagram)} bytes, more than {MAX_DATAGRAM_BYTES}")
     # libtlsrpt escapes what JSON wants escaped and passes on any other byte: an EHLO reply in latin-1 is no reason to
     # lose the event. Of a key that is repeated the last counts; libtlsrpt writes each once.
+    text = datagram.decode("utf-8", "replace")
     try:
-        content = json.loads(datagram.decode("utf-8", "replace"))
+        try:
+            content, end = _scan(text, 0)
+        except StopIteration:
+            end = -1
+        if end != len(text):  # white space around it, or no JSON
+            content = json.loads(text)
     except RecursionError as exc:
         raise EventInvalid("nested too deeply") from exc
     except ValueError as exc:  # JSONDecodeError, and a number of thousands of digits
@@ -153,7 +135,10 @@ def _session(policy: object, recipient_domain: Domain, at: datetime, instance: s
         _name(policy.get("policy-domain"), recipient_domain),
         _policy_strings(policy_strings) if policy_strings else (),
         *own,
-        further_details=tuple([_further(detail) for detail in further]) if further else (),
+        25,
+        True,
+        "",
+        tuple([_further(detail) for detail in further]) if further else (),
     )
 
 
@@ -195,15 +180,9 @@ def _detail(given: object) -> _Detail:
 
 
 def _further(given: object) -> FailureDetail:
-    detail = _detail(given)
+    result_type, reason, sending_mta_ip, mx_hostname, mx_helo, receiving_ip, information = _detail(given)
     return FailureDetail(
-        result_type=detail.result_type or "",
-        sending_mta_ip=detail.sending_mta_ip,
-        receiving_mx_hostname=detail.receiving_mx_hostname or "",
-        receiving_mx_helo=detail.receiving_mx_helo,
-        receiving_ip=detail.receiving_ip,
-        additional_information=detail.additional_information,
-        failure_reason_code=detail.failure_reason_code,
+        result_type or "", sending_mta_ip, mx_hostname or "", mx_helo, receiving_ip, information, reason
     )
 
 
@@ -257,7 +236,8 @@ def _policy_strings(given: object) -> tuple[str, ...]:
     if not isinstance(given, list):
         return ()
     texts = [each for each in given[:MAX_POLICY_STRINGS] if isinstance(each, str)]
-    if all(map(str.isprintable, texts)) and max(map(len, texts), default=0) <= MAX_POLICY_STRING_LENGTH:
+    whole = "".join(texts)
+    if len(whole) <= MAX_POLICY_STRING_LENGTH and whole.isprintable():
         return tuple(texts)
     return tuple([_text(each, MAX_POLICY_STRING_LENGTH) for each in texts])
 

@@ -6,11 +6,11 @@ claimed, and a fault that may be ours is never reported as the domain's.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
 from operator import itemgetter
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from stsguard.core.dane import MxHost, TlsaStatus
 from stsguard.core.errors import FetchReason, LookupReason, ResultType
@@ -46,8 +46,7 @@ class FetchFailure:
         return not (self.reason.maybe_ours or self.outage)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """What we know of a session's domain and MX host.
 
     Attributes:
@@ -75,8 +74,7 @@ class Known:
     our_reports_own_session: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Result:
+class _Result(NamedTuple):
     failed: bool
     details: tuple[FailureDetail, ...] = ()
     unverified: bool = False
@@ -101,7 +99,7 @@ def judge(session: Session, known: Known) -> tuple[Count, ...]:
     if _is_kept_from_by_bogus_tlsa(session, known):
         # RFC 8460 §4.3.2.1 dnssec-invalid: "no valid records were returned from the recursive resolver". Only this
         # look-up kept the mail from that MX host; RFC 7672 §2.1.2 wants it skipped.
-        session = replace(session, seen=Seen.FAILURE, result_type=ResultType.DNSSEC_INVALID, failure_reason_code="")
+        session = session._replace(seen=Seen.FAILURE, result_type=ResultType.DNSSEC_INVALID, failure_reason_code="")
     elif session.seen is Seen.NO_TLS_POLICY:
         return ()  # a failure of ours, or one that may be the network's
     if _is_dane(session, known):
@@ -161,8 +159,8 @@ def _dane_result(session: Session, known: Known) -> _Result | None:
     if result is not None and _has_unusable_tlsa(known):
         # RFC 8460 §4.3.2.1 tlsa-invalid: "None of the records in the RRset were found to be valid."
         if any(detail.result_type == ResultType.TLSA_INVALID for detail in result.details):
-            return replace(result, failed=True)
-        return replace(result, failed=True, details=(*result.details, _unusable_detail(session)))
+            return result._replace(failed=True)
+        return result._replace(failed=True, details=(*result.details, _unusable_detail(session)))
     return result
 
 
@@ -181,7 +179,7 @@ def _dane_counts(session: Session, known: Known, result: _Result, sessions: int 
     count = _count(session, applied, result, sessions)
     if base == session.recipient_domain:
         return (count,)
-    return count, replace(count, report_domain=base, for_mx_host=True)
+    return count, count._replace(report_domain=base, for_mx_host=True)
 
 
 def _tlsa_base_domain(session: Session, known: Known) -> Domain:
@@ -268,7 +266,7 @@ def _sts_result(session: Session, policy: Policy, known: Known) -> _Result | Non
     said = _as_postfix_said(session)
     mx_hostname = session.receiving_mx_hostname
     if said is None or mx_hostname is None:
-        return replace(said, unverified=True) if said and session.seen is Seen.SUCCESS and not enforced else said
+        return said._replace(unverified=True) if said and session.seen is Seen.SUCCESS and not enforced else said
     if not mx_permitted(policy.mx_patterns, mx_hostname):
         # RFC 8461 §4.1: the MX host is held against the policy before anything that it does. Postfix before 3.10.5
         # contacts such a host all the same: it refuses the certificate for a name that only our match= has made wrong,
@@ -294,7 +292,7 @@ def _skipped_result(session: Session, policy: Policy, known: Known) -> _Result |
         return mismatch if _is_refused_by_theirs(mx_hostname, known) else None
     result = _not_offered_result(session, known)
     # Nothing was connected to, so there is no receiving-ip.
-    return result and replace(result, details=tuple(replace(detail, receiving_ip="") for detail in result.details))
+    return result and result._replace(details=tuple(detail._replace(receiving_ip="") for detail in result.details))
 
 
 def _is_refused_by_theirs(mx_hostname: Domain, known: Known) -> bool:
@@ -363,6 +361,8 @@ def _fetch_detail(failure: FetchFailure) -> FailureDetail:
 def _cut(text: str) -> str:
     """Text that may be a stranger's, bounded and in one line of print."""
     shown = text if len(text) <= MAX_REASON_LENGTH else text[: MAX_REASON_LENGTH - 1] + "…"
+    if shown.isprintable():
+        return shown
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
 
 
@@ -372,23 +372,16 @@ def _failure(*details: FailureDetail) -> _Result:
 
 def _detail(session: Session, result_type: ResultType, reason: str, *, connected: bool = True) -> FailureDetail:
     return FailureDetail(
-        result_type=result_type,
-        sending_mta_ip=session.sending_mta_ip,
-        receiving_mx_hostname=session.receiving_mx_hostname or "",
-        receiving_mx_helo=session.receiving_mx_helo if connected else "",
-        receiving_ip=session.receiving_ip if connected else "",
-        additional_information=session.additional_information,
-        failure_reason_code=_cut(reason),
+        result_type,
+        session.sending_mta_ip,
+        session.receiving_mx_hostname or "",
+        session.receiving_mx_helo if connected else "",
+        session.receiving_ip if connected else "",
+        session.additional_information,
+        _cut(reason),
     )
 
 
 def _count(session: Session, applied: AppliedPolicy, result: _Result, sessions: int = 1) -> Count:
-    return Count(
-        report_domain=session.recipient_domain,
-        policy=applied,
-        sessions=sessions,
-        failed=result.failed,
-        details=result.details,
-        unverified=result.unverified,
-        recipient_domain=session.recipient_domain,
-    )
+    domain = session.recipient_domain
+    return Count(domain, domain, applied, sessions, result.failed, result.details, result.unverified)

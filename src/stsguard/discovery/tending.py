@@ -145,8 +145,8 @@ class PolicyTender:
     def recheck_soon(self, policy_domain: Domain) -> None:
         """Check the record's id with the next round (RFC 8461 §5.1: before a delivery fails for good)."""
         entry = self._cache.entry(policy_domain)
-        now = self._cache.clock.monotonic()
         if entry is not None:
+            now = self._cache.clock.monotonic()
             entry.asked_at = now
             if entry.id_check_at > now:
                 entry.id_check_at = now

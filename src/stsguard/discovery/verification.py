@@ -133,9 +133,8 @@ class MxVerifier:
 
     def after_failed_session(self, mx_hostname: Domain) -> None:
         """A session with this host failed: have it probed now, though its hour may not be over."""
-        host = self._hosts.get(mx_hostname)
-        now = self._clock.monotonic()
-        if not self.enabled or host is None or now < host.sooner_at:
+        host = self._hosts.get(mx_hostname) if self.enabled else None
+        if host is None or (now := self._clock.monotonic()) < host.sooner_at:
             return
         host.sooner_at = now + self._interval_seconds * SOONER_SHARE
         for target in host.targets.values():
@@ -159,9 +158,10 @@ class MxVerifier:
     def results(self, mx_hostname: Domain) -> tuple[MxProbe, ...]:
         """The probe that counts for each address of a host, at most a day old; its time is `at`."""
         host = self._hosts.get(mx_hostname)
+        if host is None:
+            return ()
         now = self._clock.monotonic()
-        targets = host.targets.values() if host else ()
-        return tuple(finding.probe for target in targets if (finding := self._finding(target, now)))
+        return tuple(finding.probe for target in host.targets.values() if (finding := self._finding(target, now)))
 
     async def probe_now(self, hosts: Sequence[MxHost], *, next_hops: Sequence[Domain] = ()) -> list[MxProbe]:
         """Probe every address of `hosts` now, whatever the hour, and remember what is found.

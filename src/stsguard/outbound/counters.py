@@ -7,7 +7,6 @@ later. What is kept is bounded: first details lose their particulars, then sessi
 
 import asyncio
 import logging
-from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -33,6 +32,7 @@ write_failures = Counter("counter_write_failures_total", "Transactions of counte
 
 FLUSH_SECONDS = 0.4  # with the 0.5 s that datagrams wait before they are parsed it stays under a second
 RETRY_SECONDS = 5.0
+SLICE = 100  # counters made ready in a row, before datagrams and look-ups have their turn
 MAX_TALLIES = 50_000  # a report domain and policy each; more are only there when the store fails, or in a flood
 MAX_DETAILS = 100_000
 CLOCK_TOLERANCE = timedelta(days=1)
@@ -45,14 +45,14 @@ class _Sums:
     successes: int = 0
     failures: int = 0
     unverified: int = 0
-    details: Tally[FailureDetail] = field(default_factory=Tally)
+    details: dict[FailureDetail, int] = field(default_factory=dict)
 
     def add(self, other: "_Sums") -> None:
         self.successes += other.successes
         self.failures += other.failures
         self.unverified += other.unverified
-        # update() adds as well, and unlike += it keeps what is negative.
-        self.details.update(other.details)
+        for detail, count in other.details.items():
+            self.details[detail] = self.details.get(detail, 0) + count
 
     def row(self, key: _Key) -> CounterRow | None:
         """What there is to add; None where it came to nothing."""
@@ -90,6 +90,8 @@ class SessionCounters:
         """The UTC day that a session of `at` belongs to (RFC 8460 §4.1); a time stamp that can't be true is brought
         to within a day of now, or one bad line would have us report on days long gone."""
         now = self._clock.now()
+        if at.tzinfo is UTC and now - CLOCK_TOLERANCE <= at <= now + CLOCK_TOLERANCE:
+            return at.date()
         return min(max(at, now - CLOCK_TOLERANCE), now + CLOCK_TOLERANCE).astimezone(UTC).date()
 
     def add(self, counts: Sequence[Count], day: date, times: int) -> bool:
@@ -141,7 +143,7 @@ class SessionCounters:
                 details_merged.inc(by=abs(times))
                 detail = remainder_detail(detail)
             self._batch.details += detail not in sums.details
-        sums.details[detail] += times
+        sums.details[detail] = sums.details.get(detail, 0) + times
 
     def advance(self, positions: Mapping[str, str]) -> None:
         """Write with the next transaction how far the logs have been read: all up to there has been added."""
@@ -179,9 +181,14 @@ class SessionCounters:
         await asyncio.shield(self._writing)
 
     async def _write(self, batch: _Batch) -> None:
-        rows = [row for key, sums in batch.tallies.items() if (row := sums.row(key)) is not None]
+        rows: list[CounterRow] = []
         written = False
         try:
+            for number, (key, sums) in enumerate(batch.tallies.items(), 1):
+                if (row := sums.row(key)) is not None:
+                    rows.append(row)
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
             await self._store.add_counters(rows, batch.positions)
             written = True
         except StoreUnavailable as exc:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from stsguard.core.errors import EventInvalid
 from stsguard.core.session import Session
-from stsguard.core.tlsrpt_event import fingerprint, parse_datagram
+from stsguard.core.tlsrpt_event import parse_datagram
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.ports import Clock
@@ -25,12 +25,10 @@ heard = Counter("tlsrpt_datagrams", "Datagrams about TLS sessions.", "outcome")
 MAX_DISTINCT = 50_000  # half a second of reading as fast as can be
 MAX_TALLY_BYTES = 33_554_432
 FLUSH_SECONDS = 0.5  # `kill -9` loses at most the last second, and the store needs its part of that
-SLICE = 32  # datagrams counted in a row, about two milliseconds, before look-ups have their turn
-MERGE_SLICE = 128  # and so many fingerprints
+MAX_MERGED = 8192  # kinds of sessions held before they are counted; each has about a kilobyte
+SLICE = 64  # datagrams parsed, or sessions counted, in a row: a millisecond, before look-ups have their turn
 # The queue of the socket has room for ten datagrams by default: at 20,000 a second it is full in half a millisecond.
-STEP = 4  # datagrams counted before the socket is looked at
-MERGE_STEP = 32
-MERGE_FROM = 1000  # fewer are parsed as they are
+STEP = 8  # datagrams or sessions before the socket is looked at
 LOG_INTERVAL = timedelta(minutes=1)
 MAX_KEPT = 100
 MAX_KEPT_BYTES = 4096
@@ -46,20 +44,20 @@ class DatagramTally:
         self._bytes = 0
         self.on_full: Callable[[], None] = _nothing
 
-    def add(self, datagram: bytes) -> bool:
-        """Count one. False once there is no room for another distinct one: take before adding more.
+    def add(self, datagrams: Iterable[bytes]) -> bool:
+        """Count these. False once there is no room for another distinct one: take before adding more.
 
-        It is counted all the same, so that the one that fills it is not lost.
+        They are counted all the same, so that those that fill it are not lost.
         """
         counts = self._counts
-        try:
-            counts[datagram] += 1
-        except KeyError:
-            counts[datagram] = 1
-        else:
-            return True
-        self._bytes += len(datagram)
-        if len(counts) < self._max_distinct and self._bytes < self._max_bytes:
+        before = len(counts)
+        for datagram in datagrams:
+            try:
+                counts[datagram] += 1
+            except KeyError:
+                counts[datagram] = 1
+                self._bytes += len(datagram)
+        if len(counts) == before or (len(counts) < self._max_distinct and self._bytes < self._max_bytes):
             return True
         self.on_full()
         return False
@@ -138,26 +136,33 @@ class DatagramSource(Protocol):
 
 
 class DatagramPump:
-    """Takes the tally of one socket regularly, and as soon as it is full, and hands it on in slices."""
+    """Takes the tally of one socket regularly, and as soon as it is full, and hands on the sessions that it tells of.
+
+    Datagrams may differ in what is not used: the TLSRPT record, unknown keys, the greeting of an EHLO reply, which an
+    MX host can make different every time. So they are brought together once more by what was read in them: a flood is
+    of few kinds of sessions, and judging and counting each takes longer than reading it.
+    """
 
     def __init__(
         self,
         tally: DatagramTally,
-        deliver: Callable[[list[tuple[bytes, int]], datetime, str], None],
+        deliver: Callable[[Iterable[tuple[Session, int]]], None],
         source: DatagramSource,
         *,
         clock: Clock,
         instance: str,
+        refused: RefusedDatagrams,
     ) -> None:
-        """`deliver` gets (datagrams with counts, when they came, `instance`); `source` fills the tally."""
+        """`deliver` gets sessions of `instance`, each with how often it took place; `source` fills the tally."""
         self._tally = tally
         self._deliver = deliver
         self._source = source
         self._clock = clock
         self._instance = instance
+        self._refused = refused
         self._full = asyncio.Event()
         self._taken: list[tuple[bytes, int]] = []
-        self._merged: dict[bytes, tuple[bytes, int]] = {}
+        self._merged: dict[Session, int] = {}
         tally.on_full = self._full.set
 
     async def run(self) -> None:
@@ -177,28 +182,27 @@ class DatagramPump:
         self._source.resume()
         # Datagrams tell no time; those of the last half second before midnight may count for the day that begins.
         at = self._clock.now()
-        if self._merged or len(self._taken) > MERGE_FROM:
-            await self._merge()
         while self._taken:
             for _ in range(0, min(SLICE, len(self._taken)), STEP):
-                self._deliver(_cut(self._taken, STEP), at, self._instance)
+                self._read(_cut(self._taken, STEP), at)
                 self._source.drain()
+            if len(self._merged) >= MAX_MERGED:
+                await self._hand_on()
             await asyncio.sleep(0)
+        await self._hand_on()
 
-    async def _merge(self) -> None:
-        """Bring together what differs only in bytes that nobody reads. A flood is of few kinds: one domain's MX hosts
-        that fail, or an MTA that sends something new; judging and counting each takes longest."""
+    def _read(self, datagrams: list[tuple[bytes, int]], at: datetime) -> None:
         merged = self._merged
-        while self._taken:
-            for _ in range(0, min(MERGE_SLICE, len(self._taken)), MERGE_STEP):
-                for datagram, count in _cut(self._taken, MERGE_STEP):
-                    key = fingerprint(datagram)
-                    first, before = merged.get(key, (datagram, 0))
-                    merged[key] = (first, before + count)
+        for session, count in read_datagrams(datagrams, at, self._instance, self._refused):
+            merged[session] = merged.get(session, 0) + count
+
+    async def _hand_on(self) -> None:
+        merged = self._merged
+        while merged:
+            for _ in range(0, min(SLICE, len(merged)), STEP):
+                self._deliver([merged.popitem() for _ in range(min(STEP, len(merged)))])
                 self._source.drain()
             await asyncio.sleep(0)
-        self._taken = list(merged.values())
-        merged.clear()
 
 
 def _cut(items: list[tuple[bytes, int]], count: int) -> list[tuple[bytes, int]]:

@@ -199,8 +199,7 @@ def _near(one: Session, other: Session) -> bool:
 def _detailed(logged: Session, datagram: Session) -> Session:
     """`logged` with what only the datagram tells, the policy that Postfix applied included."""
     says_policy = logged.policy_type is None
-    return replace(
-        logged,
+    return logged._replace(
         policy_type=datagram.policy_type if says_policy else logged.policy_type,
         policy_domain=datagram.policy_domain if says_policy else logged.policy_domain,
         policy_strings=datagram.policy_strings if says_policy else logged.policy_strings,

@@ -85,15 +85,16 @@ class SessionFacts:
         demand = self._demand(session)
         mx_hostname = session.receiving_mx_hostname
         told = demand.decision if demand is not None and not self._observe else _TOLD_NOTHING
+        refreshes = self._refreshes.get(next_hop)
         return Known(
             policy=self._cache.policy_at(next_hop, session.at),
             fetch_failure=self._fetch_failure(next_hop),
-            refresh_failures=tuple(
-                self._as_known(each.failure, each.at) for each in self._refreshes.get(next_hop, ()) if each.day == day
-            ),
+            refresh_failures=tuple(self._as_known(each.failure, each.at) for each in refreshes if each.day == day)
+            if refreshes
+            else (),
             override=self._demands.find_override(next_hop),
-            mx_host=self._mx_host(demand, mx_hostname),
-            dane_in_force=told.reply in (Reply.DANE, Reply.DANE_ONLY),
+            mx_host=self._mx_host(demand, mx_hostname) if demand is not None else None,
+            dane_in_force=told.reply is Reply.DANE or told.reply is Reply.DANE_ONLY,
             not_offered=told.reply is Reply.SECURE and mx_hostname not in told.match_names,
             enforcing=not self._observe,
             probes=self._verifier.results(mx_hostname) if mx_hostname is not None else (),
@@ -101,11 +102,11 @@ class SessionFacts:
         )
 
     def _demand(self, session: Session) -> Demand | None:
-        for port in (session.port, SMTP_PORT):
-            destination = self._demands.known(session.recipient_domain, port)
-            if destination is not None and destination.demand is not None:
-                return destination.demand
-        return None
+        next_hop, port = session.recipient_domain, session.port
+        destination = self._demands.known(next_hop, port)
+        if port != SMTP_PORT and (destination is None or destination.demand is None):
+            destination = self._demands.known(next_hop, SMTP_PORT)
+        return destination.demand if destination is not None else None
 
     def _fetch_failure(self, policy_domain: Domain) -> FetchFailure | None:
         negative = self._cache.negative(policy_domain)
@@ -116,8 +117,8 @@ class SessionFacts:
     def _as_known(self, failure: PolicyFetchFailed, at: float) -> FetchFailure:
         return FetchFailure(failure.reason, failure.detail, outage=self._health.outage(at))
 
-    def _mx_host(self, demand: Demand | None, mx_hostname: Domain | None) -> MxHost | None:
-        hosts = demand.mx.hosts if demand is not None and isinstance(demand.mx, MxEvidence) else ()
+    def _mx_host(self, demand: Demand, mx_hostname: Domain | None) -> MxHost | None:
+        hosts = demand.mx.hosts if isinstance(demand.mx, MxEvidence) else ()
         if mx_hostname is None:
             # A datagram does not name the host of a success; where there is only one it went there.
             found = hosts[0] if len(hosts) == 1 else None

@@ -8,8 +8,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
 from functools import partial
 
 from stsguard.core.mxcheck import MxProbe
@@ -24,7 +22,7 @@ from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
 from stsguard.outbound.counters import SessionCounters
-from stsguard.outbound.datagrams import RefusedDatagrams, read_datagrams
+from stsguard.outbound.datagrams import RefusedDatagrams
 from stsguard.outbound.provisional import DETAIL_WITHIN, FailureDetails, PendingVerification, Provisional
 from stsguard.outbound.session_facts import Placing, SessionFacts
 from stsguard.outbound.unplaced import Placeless, Unplaced, restored
@@ -88,11 +86,10 @@ class SessionIntake:
         """How many sessions of logs wait until the MX hosts of their domain are known."""
         return len(self._unplaced)
 
-    def datagrams(self, datagrams: Iterable[tuple[bytes, int]], at: datetime, instance: str) -> None:
-        """Datagrams of one instance, each with how often it came, that came at `at`."""
-        counts = instance not in self._log_instances
-        for session, times in read_datagrams(datagrams, at, instance, self.refused):
-            take = self._count if counts else self._add_detail
+    def heard(self, sessions: Iterable[tuple[Session, int]]) -> None:
+        """Sessions that datagrams tell of, each with how often it took place."""
+        for session, times in sessions:
+            take = self._add_detail if session.instance in self._log_instances else self._count
             contained("sessions", partial(take, session, times))
 
     def sessions(self, sessions: Sequence[Session], positions: Mapping[str, str] | None = None) -> None:
@@ -128,7 +125,7 @@ class SessionIntake:
         day = self.counters.day_of(whole.at)
         known = self._facts.known(whole, day)
         counts = judge(whole, known)
-        own = tuple(count for count in counts if not _is_refresh(count))
+        own = counts if known.refresh_failures == () else tuple(count for count in counts if not _is_refresh(count))
         if not own:
             not_reported.inc("by-verdict")
             return
@@ -141,7 +138,7 @@ class SessionIntake:
         unverified = any(count.unverified for count in own)
         if not unverified and not (joins and whole is session):
             return
-        counted = Provisional(whole, replace(known, refresh_failures=()), own, day, times, self._clock.monotonic())
+        counted = Provisional(whole, known._replace(refresh_failures=()), own, day, times, self._clock.monotonic())
         if unverified:
             counted.until += VERIFIED_WITHIN.total_seconds()
             self._pending.add(counted)
@@ -239,7 +236,7 @@ class SessionIntake:
     def _correct_some(self) -> None:
         probe, waiting = self._probed[0]
         for counted in waiting[:SLICE]:
-            known = replace(counted.known, probes=(probe,))
+            known = counted.known._replace(probes=(probe,))
             contained("sessions", partial(self._correct, counted, counted.session, known, "verified"))
         del waiting[:SLICE]
         if not waiting:

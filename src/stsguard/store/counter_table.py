@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date
 from functools import lru_cache
+from heapq import merge
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, and_, bindparam, delete, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
 from stsguard.core.counter_text import (
@@ -32,6 +34,7 @@ from stsguard.store.schema import counter_flushes, log_positions, report_policie
 
 POLICIES_IN_MEMORY = 16 * 2**20  # characters: a policy may have 64 KiB, and mostly has 300
 DETAILS_IN_MEMORY = 10_000
+SORTED_AT_ONCE = 256  # rows, a tenth of a millisecond in which no other thread has its turn
 PARAMETERS = 500  # in one IN (…); SQLite's own limit was 999 for long
 _COUNTERS, _DETAILS = session_counters.c, session_details.c
 
@@ -77,6 +80,7 @@ class CounterTable:
         self._policies = CounterBound(MAX_POLICIES, count=_count_policies, known=_known_policies)
         self._details = CounterBound(MAX_DETAILS, count=_count_details, known=_known_details)
         self._keys: dict[AppliedPolicy, bytes] = {}
+        self._new_texts: dict[bytes, str] = {}  # of the flush that is being written
         self._characters = 0
         self._stored_for: dict[bytes, str] = {}  # policies on disk, and the last day for which
 
@@ -122,6 +126,7 @@ class CounterTable:
                 self._forget()
             self._characters += len(text)
             key = self._keys[policy] = text_key(text)
+            self._new_texts[key] = text
         return key
 
     def _forget(self) -> None:
@@ -137,16 +142,16 @@ class CounterTable:
             last = new[each.policy_key].day if each.policy_key in new else self._stored_for.get(each.policy_key, "")
             if last < each.day:
                 new[each.policy_key] = each
-        policies = [
-            {"policy_key": key, "policy": policy_text(new[key].policy), "last_day": new[key].day} for key in sorted(new)
-        ]
+        texts, self._new_texts = self._new_texts, {}
+        policies = [(key, texts.get(key) or policy_text(each.policy), each.day) for key, each in new.items()]
         details = self._details_of(connection, [each for each in placed if each.row.details])
         _add(connection, report_policies, policies)
-        _add(connection, session_counters, sorted(map(_counter, placed), key=_order))
-        _add(connection, session_details, sorted(details, key=_order))
+        _add(connection, session_counters, [_counter(each) for each in placed])
+        _add(connection, session_details, details)
         return {key: each.day for key, each in new.items()}
 
     def _with_room_for_policy(self, connection: Connection, rows: Iterable[CounterRow]) -> list[_Placed]:
+        self._new_texts.clear()
         placed = [_Placed(row.day.isoformat(), row, row.policy, self._key_of(row.policy)) for row in rows]
         wanted: defaultdict[_DayDomain, set[bytes]] = defaultdict(set)
         for each in placed:
@@ -159,20 +164,20 @@ class CounterTable:
                     placed[index] = _Placed(day, row, policy, self._key_of(policy))
         return placed
 
-    def _details_of(self, connection: Connection, placed: Sequence[_Placed]) -> list[dict[str, object]]:
+    def _details_of(self, connection: Connection, placed: Sequence[_Placed]) -> list[tuple[object, ...]]:
         wanted: defaultdict[_DayPolicy, set[bytes]] = defaultdict(set)
         for each in placed:
             where = _DayPolicy(each.day, each.row.report_domain, each.policy_key)
             wanted[where].update(_detail(detail)[0] for detail in each.row.details)
         refused = self._details.refused(connection, wanted)
-        found: list[dict[str, object]] = []
+        found: list[tuple[object, ...]] = []
         for each in placed:
             where = _DayPolicy(each.day, each.row.report_domain, each.policy_key)
             for detail, sessions in each.row.details.items():
                 key, text = _detail(detail)
                 if (where, key) in refused:
                     key, text = _detail(remainder_detail(detail))
-                found.append({**_key(each), "detail_key": key, "detail": text, "sessions": sessions})
+                found.append((*_key(each), key, text, sessions))
         return found
 
     def positions(self) -> dict[str, str]:
@@ -222,11 +227,26 @@ def _insert(connection: Connection, table: Table) -> "SqliteInsert | PostgresqlI
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
-def _add(connection: Connection, table: Table, values: Sequence[Mapping[str, object]]) -> None:
-    """Upsert: numbers are added, the last day of a policy is the later one."""
-    if not values:
-        return
-    statement = _insert(connection, table)
+def _add(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
+    """Upsert rows of all columns of `table`, in the order of its key: numbers are added, the last day of a policy is
+    the later one."""
+    if rows:
+        # Past SQLAlchemy's handling of each parameter, which takes three times as long as SQLite itself.
+        connection.exec_driver_sql(_upsert(connection.dialect.name, table), _in_order(rows))
+
+
+def _in_order(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """As sorted(), but the datagram socket is not left alone meanwhile."""
+    parts: list[list[Any]] = [
+        sorted(rows[start : start + SORTED_AT_ONCE]) for start in range(0, len(rows), SORTED_AT_ONCE)
+    ]
+    return list(merge(*parts))
+
+
+@lru_cache
+def _upsert(dialect: str, table: Table) -> str:
+    """The statement, with a parameter for each column in their order."""
+    statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
     new = statement.excluded
     if table is report_policies:
         statement = statement.on_conflict_do_update(
@@ -240,26 +260,18 @@ def _add(connection: Connection, table: Table, values: Sequence[Mapping[str, obj
         statement = statement.on_conflict_do_update(
             index_elements=key, set_={name: table.c[name] + new[name] for name in sums}
         )
-    connection.execute(statement, values)
+    by_position = sqlite.dialect() if dialect == "sqlite" else PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call] # SQLAlchemy has no types there
+    return str(statement.compile(dialect=by_position, column_keys=table.c.keys()))
 
 
-def _key(placed: _Placed) -> dict[str, object]:
-    return {
-        "day": placed.day,
-        "report_domain": str(placed.row.report_domain),
-        "policy_key": placed.policy_key,
-        "recipient_domain": str(placed.row.recipient_domain),
-        "for_mx_host": placed.row.for_mx_host,
-    }
-
-
-def _counter(placed: _Placed) -> dict[str, object]:
+def _key(placed: _Placed) -> tuple[str, str, bytes, str, bool]:
     row = placed.row
-    return {**_key(placed), "successes": row.successes, "failures": row.failures, "unverified": row.unverified}
+    return placed.day, str(row.report_domain), placed.policy_key, str(row.recipient_domain), row.for_mx_host
 
 
-def _order(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(values.values())[:6]
+def _counter(placed: _Placed) -> tuple[object, ...]:
+    row = placed.row
+    return (*_key(placed), row.successes, row.failures, row.unverified)
 
 
 def _count_policies(connection: Connection, keys: Collection[_DayDomain]) -> dict[_DayDomain, int]:

@@ -8,7 +8,6 @@ it was, the next one takes it back, since the caller counts its rows again.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -170,8 +169,7 @@ class SessionStoreSql:
 
 
 def _negative(row: CounterRow) -> CounterRow:
-    return replace(
-        row,
+    return row._replace(
         successes=-row.successes,
         failures=-row.failures,
         unverified=-row.unverified,

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import date
 
 from stsguard.core.session import AppliedPolicy, CounterRow, FailureDetail, PolicyType
@@ -55,8 +54,7 @@ def summed(rows: Iterable[CounterRow]) -> list[CounterRow]:
             continue
         details = Counter(before.details)
         details.update(each.details)
-        total[key] = replace(
-            each,
+        total[key] = each._replace(
             successes=before.successes + each.successes,
             failures=before.failures + each.failures,
             unverified=before.unverified + each.unverified,

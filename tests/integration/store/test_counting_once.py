@@ -362,4 +362,4 @@ async def test_policies_known_by_heart_are_forgotten_when_they_are_many(
     tables = stores.sessions._access._tables
     assert tables is not None
     assert len(tables.counters._keys) < 10
-    assert await all_counters(stores.sessions) == ordered(replace(each, successes=3) for each in rows)
+    assert await all_counters(stores.sessions) == ordered(each._replace(successes=3) for each in rows)
