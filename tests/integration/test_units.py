@@ -14,7 +14,8 @@ from stsguard.core.postfix_advice import DEFAULT_LISTEN, SOCKET_NAME
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
-UNITS = ("stsguard-outbound.service", "stsguard-outbound.socket")
+UNITS = ("stsguard-outbound.service", "stsguard-outbound.socket", "stsguard-inbound.service")
+SERVICES = [name for name in UNITS if name.endswith(".service")]
 # systemd's score from 0 (safe) to 10, in tenths; what uses the network can't get below 0.8.
 MOST_EXPOSED = "20"
 
@@ -59,9 +60,10 @@ def test_the_check_would_notice(units: Path) -> None:
     assert len(complaints(run("systemd-analyze", "verify", "--man=no", str(units / UNITS[0])))) == 2
 
 
-def test_the_service_is_hardened(units: Path) -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_service_is_hardened(units: Path, name: str) -> None:
     options = ("--offline=yes", f"--threshold={MOST_EXPOSED}", "--no-pager")
-    result = run("systemd-analyze", "security", *options, str(units / UNITS[0]))
+    result = run("systemd-analyze", "security", *options, str(units / name))
     if "unrecognized option" in result.stderr:
         unavailable("this systemd-analyze has no security --offline")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -92,6 +94,21 @@ def test_the_units_belong_together() -> None:
     assert (socket["Socket"]["SocketGroup"], socket["Socket"]["SocketMode"]) == ("postfix", "0660")
     assert service["Service"]["RuntimeDirectoryMode"] == "0750"
     assert socket["Unit"]["Before"] == "postfix.service"
+
+
+def test_the_inbound_service_listens_below_1024_and_lets_a_web_server_in() -> None:
+    service = read_unit("stsguard-inbound.service")["Service"]
+    assert service["ExecStart"] == "/usr/bin/stsguard inbound"
+    assert service["Type"] == "notify"
+    assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == "CAP_NET_BIND_SERVICE"
+    assert "PrivateUsers" not in service  # the capability would count in that namespace alone
+    (admin,) = [each.default for each in OPTIONS if (each.section, each.name) == ("admin", "inbound_listen")]
+    assert admin == f"unix:/run/{service['RuntimeDirectory']}/admin.sock"
+    assert service["RuntimeDirectoryMode"] == "0755"
+    # Two services may not share one: systemd removes it with the first that stops.
+    assert service["RuntimeDirectory"] != read_unit("stsguard-outbound.service")["Service"]["RuntimeDirectory"]
+    for sample in ("nginx.conf", "Caddyfile"):
+        assert f"/run/{service['RuntimeDirectory']}/policy.sock" in (CONF / sample).read_text()
 
 
 def test_user_and_directories_are_made(tmp_path: Path) -> None:
