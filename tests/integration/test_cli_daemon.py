@@ -163,7 +163,9 @@ def unreachable(tmp_path: Path, *arguments: str) -> tuple[str, str]:
     """What a command says that can't ask, plain and as JSON; it ends with 3 either way."""
     config = tmp_path / "stsguard.toml"
     if not config.exists():
-        config.write_text(f'[admin]\nlisten = "unix:{tmp_path}/admin.sock"\n')
+        config.write_text(
+            f'[admin]\nlisten = "unix:{tmp_path}/admin.sock"\ninbound_listen = "unix:{tmp_path}/inbound.sock"\n'
+        )
     plain = CliRunner().invoke(main, ["--config", str(config), *arguments])
     as_json = CliRunner().invoke(main, ["--config", str(config), *arguments, "--json"])
     assert (plain.exit_code, as_json.exit_code) == (3, 3)
@@ -173,8 +175,12 @@ def unreachable(tmp_path: Path, *arguments: str) -> tuple[str, str]:
 @left_open
 @pytest.mark.parametrize("arguments", ASKING)
 def test_a_daemon_that_does_not_run(tmp_path: Path, arguments: list[str]) -> None:
-    expected = (
-        f"stsguard outbound does not run, or has its admin socket elsewhere: there is no unix:{tmp_path}/admin.sock"
+    asked = (
+        {"outbound": "admin.sock", "inbound": "inbound.sock"} if arguments == ["status"] else {"outbound": "admin.sock"}
+    )
+    expected = "\n".join(
+        f"stsguard {daemon} does not run, or has its admin socket elsewhere: there is no unix:{tmp_path}/{name}"
+        for daemon, name in asked.items()
     )
     assert unreachable(tmp_path, *arguments) == (expected, expected)
 
@@ -183,7 +189,7 @@ def test_a_daemon_that_does_not_run(tmp_path: Path, arguments: list[str]) -> Non
 def test_a_socket_that_a_killed_daemon_has_left(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "admin.sock"))
-    assert unreachable(tmp_path, "status")[0] == (
+    assert unreachable(tmp_path, "status")[0].splitlines()[0] == (
         f"stsguard outbound does not run: nobody answers at unix:{tmp_path}/admin.sock"
     )
 

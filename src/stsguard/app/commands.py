@@ -35,15 +35,17 @@ class DaemonAnswer:
     content: Plain
 
 
-def ask_daemon(config: Config, method: str, path: str, query: Mapping[str, str] | None = None) -> DaemonAnswer:
-    """Ask the running daemon.
+def ask_daemon(
+    config: Config, method: str, path: str, query: Mapping[str, str] | None = None, *, daemon: str = "outbound"
+) -> DaemonAnswer:
+    """Ask the running daemon, "outbound" or "inbound".
 
     Raises:
-        DaemonUnreachable: there is none at [admin] listen, or it did not answer.
+        DaemonUnreachable: there is none at its address in [admin], or it did not answer.
     """
     import httpx
 
-    match config.admin.listen:
+    match config.admin.listen if daemon == "outbound" else config.admin.inbound_listen:
         case UnixAddress(socket_path):
             transport, base, where = httpx.HTTPTransport(uds=str(socket_path)), "http://stsguard", f"unix:{socket_path}"
         case InetAddress(host, port):
@@ -54,23 +56,23 @@ def ask_daemon(config: Config, method: str, path: str, query: Mapping[str, str] 
             response = client.request(method, path, params=dict(query or {}))
             content = response.json()
     except (httpx.HTTPError, ValueError) as exc:
-        raise DaemonUnreachable(why_unreachable(exc, where)) from exc
+        raise DaemonUnreachable(why_unreachable(exc, where, daemon)) from exc
     return DaemonAnswer(response.status_code, content)
 
 
-def why_unreachable(exc: Exception, where: str) -> str:
+def why_unreachable(exc: Exception, where: str, daemon: str = "outbound") -> str:
     """What keeps the daemon from answering at `where`, and for whom its socket is, from what httpx raised."""
     cause: BaseException | None = exc
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
     match cause:
         case FileNotFoundError():
-            return f"stsguard outbound does not run, or has its admin socket elsewhere: there is no {where}"
+            return f"stsguard {daemon} does not run, or has its admin socket elsewhere: there is no {where}"
         case ConnectionRefusedError():
-            return f"stsguard outbound does not run: nobody answers at {where}"
+            return f"stsguard {daemon} does not run: nobody answers at {where}"
         case PermissionError():
             return f"no permission to use {where}: it is for root and the group of the socket"
-    return f"no answer from stsguard outbound at {where}: {str(exc) or type(exc).__name__}"
+    return f"no answer from stsguard {daemon} at {where}: {str(exc) or type(exc).__name__}"
 
 
 def lookup_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:
