@@ -88,10 +88,10 @@ class HostedDomain:
 
     @property
     def publishable(self) -> PolicyVersion | None:
-        """The latest version whose id may be in DNS now, being served everywhere (RFC 8461 §8.2); None before the
-        first one is."""
-        served = [version for version in self.versions if version.served_at is not None]
-        return served[-1] if served else None
+        """The latest version whose id may be in DNS now, being served everywhere (RFC 8461 §8.2), or there already,
+        since ids never go back; None before the first one is served."""
+        known = [version for version in self.versions if (version.served_at or version.published_at) is not None]
+        return known[-1] if known else None
 
     def held_until(self, version: PolicyVersion) -> datetime | None:
         """Until when a sender may hold `version` (RFC 8461 §3.2 max_age): its max_age from the moment on at which its
