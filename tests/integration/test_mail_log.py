@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
+from stsguard.adapters.log_follower import FileFollower
 from stsguard.app.mail_log import MailLog
 from stsguard.config.mail_values import MailLogFile
 from stsguard.config.model import SessionsConfig
@@ -21,9 +24,10 @@ delays=0.1/0.1/0.1/0.1, dsn=2.0.0, status=sent (250 2.0.0 Ok)
 
 
 class _Store:
-    """A database without positions that opens late; `asked` says that it was tried."""
+    """A database that opens late; `asked` says that it was tried."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: Mapping[str, str] | None = None) -> None:
+        self.positions = positions or {}
         self.asked = asyncio.Event()
         self.opened = False
 
@@ -31,7 +35,7 @@ class _Store:
         self.asked.set()
         if not self.opened:
             raise StoreUnavailable("the store is not open")
-        return {}
+        return self.positions
 
 
 class _Intake:
@@ -41,7 +45,7 @@ class _Intake:
         self.restored: list[str] = []
 
     def restore(self, instance: str, positions: Mapping[str, str]) -> None:
-        assert positions == {}
+        del positions
         self.restored.append(instance)
 
     def sessions(self, sessions: Sequence[Session], positions: Mapping[str, str] | None = None) -> None:
@@ -51,13 +55,17 @@ class _Intake:
             self.came.set()
 
 
+def _mail_log(path: Path, store: _Store, intake: _Intake) -> MailLog:
+    instance = SessionsConfig(None, "", "", 0o622, MailLogFile(path), "postfix")
+    clock = Clock(datetime(2026, 11, 22, 6, 1, tzinfo=UTC))
+    return MailLog(instance, store, intake, clock)  # type: ignore[arg-type]  # the parts it uses
+
+
 async def test_lines_written_while_the_database_opens_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "mail.log"
     path.write_text(LINES.replace("example.com", "before.example"))
     store, intake = _Store(), _Intake()
-    instance = SessionsConfig(None, "", "", 0o622, MailLogFile(path), "postfix")
-    clock = Clock(datetime(2026, 11, 22, 6, 1, tzinfo=UTC))
-    following = asyncio.create_task(MailLog(instance, store, intake, clock).run())  # type: ignore[arg-type]  # the parts it uses
+    following = asyncio.create_task(_mail_log(path, store, intake).run())
     async with asyncio.timeout(LIMIT_SECONDS):
         await store.asked.wait()
         with path.open("a") as log:
@@ -68,3 +76,25 @@ async def test_lines_written_while_the_database_opens_are_counted(tmp_path: Path
     await asyncio.gather(following, return_exceptions=True)
     assert [session.recipient_domain for session in intake.taken] == ["example.com"]
     assert intake.restored == ["postfix"]
+
+
+async def test_a_memory_that_is_unreadable_is_told_and_the_log_is_read_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mail.log"
+    path.write_text(LINES)
+    follower = FileFollower(path, "")
+    end = follower.poll()
+    assert end is not None
+    follower.close()
+    with path.open("a") as log:
+        log.write(LINES.replace("example.com", "after.example"))
+    store, intake = _Store({"log:postfix": end.position, "memory:postfix": "{nonsense"}), _Intake()
+    store.opened = True
+    following = asyncio.create_task(_mail_log(path, store, intake).run())
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await intake.came.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert [session.recipient_domain for session in intake.taken] == ["after.example"]
+    assert [record.message for record in caplog.records] == ["memory of a log in the store is unreadable"]

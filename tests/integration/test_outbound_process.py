@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ LIMIT_SECONDS = 60.0
 
 
 class Daemon:
-    """One run of the daemon in `directory`."""
+    """One run of the daemon in `directory`; `before` stands before its command."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, before: Sequence[str] = ()) -> None:
         self.log = directory / "log"
         self._arguments = ["--config", str(directory / "stsguard.toml"), "--state-dir", str(directory), *arguments]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([STSGUARD, "outbound", *self._arguments], stderr=log)
+            self.process = subprocess.Popen([*before, STSGUARD, "outbound", *self._arguments], stderr=log)
 
     def status(self) -> dict[str, Any]:
         done = subprocess.run(

@@ -464,8 +464,8 @@ def test_tlsproxy_lines_are_bounded() -> None:
         log.feed(line(f"SSL_connect error to mx{number}.example.net[192.0.2.1]:25: -1", tag=TLSPROXY), NOW)
     for number in range(MAX_ATTEMPTS + 5):
         log.feed(line(report(domain=f"d{number}.example"), tag=TLSPROXY), NOW)
-    assert len(log._proxied) == MAX_PROXIED
-    assert max(len(proxied.reported) for proxied in log._proxied.values()) == MAX_ATTEMPTS
+    assert len(log.memory().proxied) == MAX_PROXIED
+    assert max(len(proxied.reported) for proxied in log.memory().proxied.values()) == MAX_ATTEMPTS
 
 
 def skipped(mx: str = "mx.attacker.example", domain: str = "example.com") -> str:
@@ -577,7 +577,7 @@ def test_failure_texts_count_as_a_whole() -> None:
 def test_hostile_text_within_a_line_is_no_event(text: str) -> None:
     log = reader()
     assert outcomes([line(text)], log) == []
-    assert all(not process.attempts and not process.skipped for process in log._processes.values())
+    assert all(not process.attempts and not process.skipped for process in log.memory().processes.values())
 
 
 def test_hostile_reply_does_not_choose_the_outcome() -> None:
@@ -705,7 +705,7 @@ def test_processes_are_bounded_and_what_is_forgotten_counts_as_not_seen() -> Non
     log = reader()
     for pid in range(MAX_PROCESSES + 1):
         log.feed(line(established(), pid=pid), NOW)
-    assert len(log._processes) == MAX_PROCESSES
+    assert len(log.memory().processes) == MAX_PROCESSES
     assert outcomes([line(delivery(), pid=0)], log) == []  # its TLS line is forgotten: no plaintext
     assert outcomes([line(delivery(), pid=2)], log) == [SUCCESS]
 
@@ -719,7 +719,7 @@ def test_services_are_bounded() -> None:
     log = reader()
     for number in range(200):
         log.feed(line(established(), tag=f"postfix/s{number}/smtp"), NOW)
-    assert len(log._tls_services) == postfix_log.MAX_SERVICES
+    assert len(log.memory().tls_services) == postfix_log.MAX_SERVICES
 
 
 def test_process_id_is_another_process_after_hours() -> None:

@@ -102,6 +102,23 @@ async def test_positions_go_with_the_counters_of_their_lines(world: World) -> No
 
 
 @virtual
+async def test_a_position_that_is_made_late_is_of_the_moment_of_writing(world: World) -> None:
+    desk = await plain_desk(world, log=True)
+    memory = ["1"]
+    desk.store.broken = True
+    desk.intake.sessions([logged()], {"mail.log": "10", "memory": lambda: memory[0]})
+    await desk.settle()
+    memory[0] = "2"  # what is read meanwhile has not advanced the position yet
+    desk.store.broken = False
+    await asyncio.sleep(RETRY_SECONDS + 1)
+    assert desk.store.positions == {"mail.log": "10", "memory": "1"}
+    desk.intake.sessions([logged()], {"mail.log": "20", "memory": lambda: memory[0]})
+    memory[0] = "3"
+    await desk.settle()
+    assert desk.store.positions == {"mail.log": "20", "memory": "3"}
+
+
+@virtual
 async def test_a_store_that_fails_and_recovers_has_everything_once(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

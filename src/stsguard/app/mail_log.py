@@ -1,6 +1,7 @@
 """Hearing by the mail log: one follower and one reader a Postfix instance, feeding the intake."""
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, tzinfo
@@ -12,9 +13,15 @@ from stsguard.config.mail_values import Journal, MailLogFile
 from stsguard.config.model import SessionsConfig
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.postfix_log import LogReader
+from stsguard.core.postfix_log_state import LogMemory
+from stsguard.core.postfix_log_text import LogMemoryInvalid, log_memory_text, parse_log_memory
 from stsguard.discovery.health import PartHealth, PartState
+from stsguard.log import logger, outcome
+from stsguard.outbound.counters import PositionText
 from stsguard.outbound.sessions import SessionIntake
 from stsguard.ports import Clock, CounterStore
+
+log = logger(__name__)
 
 LOCAL_TIME = Path("/etc/localtime")
 STORE_RETRY_SECONDS = 1.0
@@ -32,14 +39,15 @@ class MailLog:
         self._intake = intake
         self._clock = clock
         self._name = f"log:{instance.syslog_name}"
+        self._memory_name = f"memory:{instance.syslog_name}"
         self._position: str | None = None
         self._zone = local_time_zone()
-        self._reader = self._new_reader(from_start=False)
+        self._reader = self._new_reader()
         self._follower: FileFollower | JournalFollower | None = None
 
-    def _new_reader(self, *, from_start: bool) -> LogReader:
+    def _new_reader(self, *, from_start: bool = False, memory: LogMemory | None = None) -> LogReader:
         name = self._instance.syslog_name
-        return LogReader(name, syslog_name=name, time_zone=self._zone, from_start=from_start)
+        return LogReader(name, syslog_name=name, time_zone=self._zone, from_start=from_start, memory=memory)
 
     async def run(self) -> None:
         """Follow the log and count its sessions, for ever."""
@@ -57,7 +65,12 @@ class MailLog:
             lines = without_own_reports(batch.lines)
             sessions = self._reader.feed_all(lines, self._clock.now())
             self._position = batch.position or self._position
-            self._intake.sessions(sessions, {self._name: batch.position} if batch.position else None)
+            # In one transaction with the sessions: where to read on, and what has to be known there.
+            positions: dict[str, PositionText] = {self._name: batch.position, self._memory_name: self._memory_text}
+            self._intake.sessions(sessions, positions if batch.position else None)
+
+    def _memory_text(self) -> str:
+        return log_memory_text(self._reader.memory())
 
     def _present_end(self) -> str:
         """The position behind the last line of a file; empty for the journal, and where there is no file."""
@@ -77,7 +90,15 @@ class MailLog:
                 await asyncio.sleep(STORE_RETRY_SECONDS)
             else:
                 self._intake.restore(self._instance.syslog_name, positions)
+                self._remember(positions.get(self._memory_name, ""))
                 return positions.get(self._name, "")
+
+    def _remember(self, text: str) -> None:
+        """Know what the last process knew of deliveries that were under way."""
+        try:
+            self._reader = self._new_reader(memory=parse_log_memory(text) if text else None)
+        except LogMemoryInvalid as exc:
+            outcome(log, logging.ERROR, "memory of a log in the store is unreadable", reason=exc)
 
     def _open(self, position: str) -> FileFollower | JournalFollower:
         match self._instance.mail_log:

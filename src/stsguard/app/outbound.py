@@ -14,6 +14,7 @@ from stsguard.adapters.datagram_socket import is_datagram_socket
 from stsguard.adapters.listening import beyond_loopback
 from stsguard.adapters.overrides_file import read_overrides, stamp
 from stsguard.app.latency import prefer_latency
+from stsguard.app.node import own_positions
 from stsguard.app.parts import build_parts
 from stsguard.app.readiness import ask_resolver, postfix_readiness, resolver_readiness
 from stsguard.app.reports import Reporting
@@ -66,7 +67,8 @@ class OutboundDaemon:
         )
         self._readiness = (resolver_readiness(config, self.parts), postfix_readiness(config, self.parts))
         self._dns = DnsWatch(partial(ask_resolver, config, self.parts))
-        self._hearing = Hearing(config, self.parts, self._stores.sessions, observe=self._observe)
+        counters = own_positions(self._stores.sessions, config.store.url)
+        self._hearing = Hearing(config, self.parts, counters, observe=self._observe)
         self._service.on_bogus_tlsa = self._hearing.intake.note_bogus_tlsa
         self._reporting = Reporting(config, self._stores, self.parts)
         self._overrides = self._watch_overrides()

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import random
-import socket
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stsguard.app.node import node_name
 from stsguard.app.parts import Parts
 from stsguard.config.mail_values import SendmailCommand
 from stsguard.config.model import Config
@@ -103,7 +103,7 @@ def build_reporter(
     settings = ReportSettings(
         organization=reports.organization or sender.rpartition("@")[2],
         contact=reports.contact or sender,
-        node=socket.gethostname(),
+        node=node_name(),
         spread=timedelta(seconds=reports.spread_seconds),
         retry_for=timedelta(seconds=reports.retry_for_seconds),
         keep=timedelta(seconds=reports.keep_seconds),

@@ -43,6 +43,7 @@ from stsguard.core.postfix_log_state import (
     MAX_ATTEMPTS,
     Attempt,
     Failure,
+    LogMemory,
     Process,
     Proxied,
     by_word,
@@ -62,6 +63,7 @@ MAX_SERVICES = 64
 MAX_HOSTS = 4096
 PROCESS_LIFE = timedelta(hours=2)  # then a process id may be another process's; no delivery takes so long
 PROXY_LIFE = timedelta(minutes=5)  # between tlsproxy's line and smtp's: smtp_starttls_timeout is 300 s
+RECIPIENTS_WITHIN = timedelta(seconds=5)  # the lines of all recipients of a connection are written in one go
 
 VERIFIED = "Verified"  # Postfix's word where a certificate was demanded and is good; at `may` it is never used
 _LOSS_WORD = " messages "  # in every line that tells of a loss
@@ -87,7 +89,7 @@ class LogReader:
     `instance` goes into each session. `syslog_name` and `time_zone` (of classic time stamps) are those of the log.
     `logs_tls` says that smtp_tls_loglevel is known to be 1 at least; without it, each service is believed to log TLS
     once it has done so. `from_start` says that nothing came before the first line fed. After lines were lost, make a
-    new one.
+    new one; to go on where another one stopped, give it that one's `memory`.
     """
 
     def __init__(
@@ -98,16 +100,26 @@ class LogReader:
         time_zone: tzinfo = UTC,
         logs_tls: bool = False,
         from_start: bool = False,
+        memory: LogMemory | None = None,
     ) -> None:
         self._instance = instance
         self._parser = LineParser(syslog_name, time_zone)
         self._logs_tls = logs_tls
-        self._tls_services: OrderedDict[str, None] = OrderedDict()
-        self._processes: OrderedDict[int, Process] = OrderedDict()
-        self._proxied: OrderedDict[tuple[str, str], Proxied] = OrderedDict()
         self._hosts: dict[str, Domain | None] = {}
-        # Everything since then was seen and is remembered. None: nothing was fed yet.
-        self._complete_since = datetime.min.replace(tzinfo=UTC) if from_start else None
+        self._memory = memory or LogMemory(datetime.min.replace(tzinfo=UTC) if from_start else None)
+
+    def memory(self) -> LogMemory:
+        """What the next reader has to know so that it neither loses nor doubles a session: deliveries under way, those
+        whose further recipients may be told of yet, what tlsproxy(8) said last. It changes with the next line."""
+        whole = self._memory
+        last = max((process.at for process in whole.processes.values()), default=datetime.min.replace(tzinfo=UTC))
+        processes = OrderedDict(
+            (process_id, process)
+            for process_id, process in whole.processes.items()
+            if last - process.at <= (PROCESS_LIFE if process.attempts or process.skipped else RECIPIENTS_WITHIN)
+        )
+        proxied = OrderedDict((key, each) for key, each in whole.proxied.items() if last - each.at <= PROXY_LIFE)
+        return LogMemory(whole.complete_since, whole.tls_services, processes, proxied)
 
     def feed(self, line: str, now: datetime) -> list[Session]:
         """The sessions that `line` completes, mostly none. `now` (aware) gives classic time stamps their year."""
@@ -119,7 +131,7 @@ class LogReader:
         # Nine lines in ten are of other programs, and these searches are all that they cost. Most batches have neither
         # tlsproxy(8) nor losses, and one search in all of them together costs a quarter of one in each.
         text = "".join(lines)
-        has_others = "/tlsproxy[" in text or _LOSS_WORD in text or self._complete_since is None
+        has_others = "/tlsproxy[" in text or _LOSS_WORD in text or self._memory.complete_since is None
         for line in lines if has_others else [line for line in lines if "/smtp[" in line]:
             sessions += self._feed_postfix(line, now) if "/smtp[" in line else self._feed_other(line, now)
         return sessions
@@ -127,13 +139,13 @@ class LogReader:
     def _feed_other(self, line: str, now: datetime) -> list[Session]:
         if "/tlsproxy[" in line:
             return self._feed_postfix(line, now)
-        if self._complete_since is None or (_LOSS_WORD in line and tells_of_loss(line)):
-            self._complete_since = self._parser.parse_time(line, now)
+        if self._memory.complete_since is None or (_LOSS_WORD in line and tells_of_loss(line)):
+            self._memory.complete_since = self._parser.parse_time(line, now)
         return []
 
     def _feed_postfix(self, line: str, now: datetime) -> list[Session]:
-        if self._complete_since is None:
-            self._complete_since = self._parser.parse_time(line, now)
+        if self._memory.complete_since is None:
+            self._memory.complete_since = self._parser.parse_time(line, now)
         found = self._parser.parse(line, now)
         if found is None:
             return []
@@ -197,32 +209,33 @@ class LogReader:
         return []
 
     def _process(self, line: Line) -> Process:
-        process = self._processes.get(line.process_id)
+        processes = self._memory.processes
+        process = processes.get(line.process_id)
         if process is None or line.at - process.at > PROCESS_LIFE:
-            process = self._processes[line.process_id] = Process(line.at)
-            if keep(self._processes, MAX_PROCESSES):
-                self._complete_since = line.at  # the lines of what was forgotten count as not seen
+            process = processes[line.process_id] = Process(line.at)
+            if keep(processes, MAX_PROCESSES):
+                self._memory.complete_since = line.at  # the lines of what was forgotten count as not seen
         process.at = line.at
-        self._processes.move_to_end(line.process_id)
+        processes.move_to_end(line.process_id)
         return process
 
     def _proxied_for(self, host: str, address: str, at: datetime) -> Proxied:
-        proxied = self._proxied.get((host, address))
+        proxied = self._memory.proxied.get((host, address))
         if proxied is None or at - proxied.at > PROXY_LIFE:
-            proxied = self._proxied[host, address] = Proxied(at)
+            proxied = self._memory.proxied[host, address] = Proxied(at)
         proxied.at = at
-        self._proxied.move_to_end((host, address))
-        keep(self._proxied, MAX_PROXIED)
+        self._memory.proxied.move_to_end((host, address))
+        keep(self._memory.proxied, MAX_PROXIED)
         return proxied
 
     def _recently_proxied(self, endpoint: Endpoint, at: datetime) -> Proxied | None:
-        proxied = self._proxied.get((endpoint.host, endpoint.address)) if self._proxied else None
+        proxied = self._memory.proxied.get((endpoint.host, endpoint.address)) if self._memory.proxied else None
         return proxied if proxied is not None and at - proxied.at <= PROXY_LIFE else None
 
     def _establish(self, line: Line, process: Process, event: TlsEstablished) -> None:
-        if line.service not in self._tls_services:
-            self._tls_services[line.service] = None
-            keep(self._tls_services, MAX_SERVICES)
+        if line.service not in self._memory.tls_services:
+            self._memory.tls_services[line.service] = None
+            keep(self._memory.tls_services, MAX_SERVICES)
         attempt = open_attempt(process, event.endpoint)
         attempt.word, attempt.reused = event.word, event.reused
         proxied = self._recently_proxied(event.endpoint, line.at)
@@ -317,11 +330,11 @@ class LogReader:
 
     def _knows_all_of(self, line: Line, event: Delivery) -> bool:
         """Whether a TLS line of this delivery would have been seen, had there been one."""
-        if not self._logs_tls and line.service not in self._tls_services:
+        if not self._logs_tls and line.service not in self._memory.tls_services:
             return False
         # Classic stamps are cut to seconds, and `delays=` rounded to two digits.
         seconds = event.seconds() * 1.1 + 1.0
-        since = self._complete_since
+        since = self._memory.complete_since
         return since is not None and (line.at - since).total_seconds() >= seconds
 
     def _from_attempt(self, line: Line, attempt: Attempt, event: Delivery, domain: Domain) -> list[Session]:

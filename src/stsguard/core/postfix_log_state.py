@@ -55,6 +55,20 @@ class Proxied:
     reported: dict[Domain | None, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class LogMemory:
+    """What a reader has to know of the lines before the next one.
+
+    `processes` by process id and `proxied` by MX host and address, the oldest first. `tls_services` have logged TLS.
+    Everything since `complete_since` was seen and is in here; None: nothing was read yet.
+    """
+
+    complete_since: datetime | None = None
+    tls_services: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    processes: OrderedDict[int, Process] = field(default_factory=OrderedDict)
+    proxied: OrderedDict[tuple[str, str], Proxied] = field(default_factory=OrderedDict)
+
+
 def keep(table: OrderedDict[_Key, _Value], limit: int) -> bool:
     """Forget the oldest entry of a table that has grown beyond `limit`; whether there was one to forget."""
     if len(table) <= limit:

@@ -7,7 +7,7 @@ later. What is kept is bounded: first details lose their particulars, then sessi
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
@@ -38,6 +38,8 @@ MAX_DETAILS = 100_000
 CLOCK_TOLERANCE = timedelta(days=1)
 
 _Key = tuple[date, Domain, Domain, bool, AppliedPolicy]
+# How far a log has been read; or what tells it when it is written, where that is too much to be made for each line.
+PositionText = str | Callable[[], str]
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class _Sums:
 class _Batch:
     tallies: dict[_Key, _Sums] = field(default_factory=dict)
     details: int = 0  # distinct ones in all tallies
-    positions: dict[str, str] = field(default_factory=dict)
+    positions: dict[str, PositionText] = field(default_factory=dict)
 
 
 class SessionCounters:
@@ -145,7 +147,7 @@ class SessionCounters:
             self._batch.details += detail not in sums.details
         sums.details[detail] = sums.details.get(detail, 0) + times
 
-    def advance(self, positions: Mapping[str, str]) -> None:
+    def advance(self, positions: Mapping[str, PositionText]) -> None:
         """Write with the next transaction how far the logs have been read: all up to there has been added."""
         if positions:
             self._batch.positions.update(positions)
@@ -175,12 +177,15 @@ class SessionCounters:
         batch, self._batch = self._batch, _Batch()
         if not batch.tallies and not batch.positions:
             return
+        # Read now, before the next lines change it; what is put back is of the same moment.
+        positions = {name: text if isinstance(text, str) else text() for name, text in batch.positions.items()}
+        batch.positions.update(positions)
         self._in_flight = batch
-        self._writing = asyncio.create_task(self._write(batch), name="write counters")
+        self._writing = asyncio.create_task(self._write(batch, positions), name="write counters")
         self._writing.add_done_callback(_landed)
         await asyncio.shield(self._writing)
 
-    async def _write(self, batch: _Batch) -> None:
+    async def _write(self, batch: _Batch, positions: Mapping[str, str]) -> None:
         rows: list[CounterRow] = []
         written = False
         try:
@@ -189,7 +194,7 @@ class SessionCounters:
                     rows.append(row)
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
-            await self._store.add_counters(rows, batch.positions)
+            await self._store.add_counters(rows, positions)
             written = True
         except StoreUnavailable as exc:
             write_failures.inc()

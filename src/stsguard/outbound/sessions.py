@@ -21,7 +21,7 @@ from stsguard.discovery.verification import MxVerifier
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.outbound.counters import SessionCounters
+from stsguard.outbound.counters import PositionText, SessionCounters
 from stsguard.outbound.datagrams import RefusedDatagrams
 from stsguard.outbound.provisional import DETAIL_WITHIN, FailureDetails, PendingVerification, Provisional
 from stsguard.outbound.session_facts import Placing, SessionFacts
@@ -92,7 +92,7 @@ class SessionIntake:
             take = self._add_detail if session.instance in self._log_instances else self._count
             contained("sessions", partial(take, session, times))
 
-    def sessions(self, sessions: Sequence[Session], positions: Mapping[str, str] | None = None) -> None:
+    def sessions(self, sessions: Sequence[Session], positions: Mapping[str, PositionText] | None = None) -> None:
         """Sessions that a mail log tells of; `positions` say how far it was read to know of them."""
         for session in sessions:
             contained("sessions", partial(self._take_logged, session))
