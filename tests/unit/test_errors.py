@@ -2,7 +2,16 @@
 
 import pytest
 
-from stsguard.core.errors import DeliveryFailed, FetchReason, LookupFailed, LookupReason, PolicyFetchFailed, ResultType
+from stsguard.core.errors import (
+    CertificateFailed,
+    DeliveryFailed,
+    FetchReason,
+    LookupFailed,
+    LookupReason,
+    PolicyFetchFailed,
+    ResultType,
+    UpdateFailed,
+)
 
 WEBPKI = {
     "certificate-not-trusted",
@@ -43,3 +52,14 @@ def test_a_failed_delivery_says_whether_to_try_again() -> None:
     failed = DeliveryFailed(True, "450 try later")
     assert (failed.temporary, failed.text, str(failed)) == (True, "450 try later", "450 try later")
     assert not DeliveryFailed(False, "550 no").temporary
+
+
+def test_a_failed_dns_update_says_whether_to_try_again() -> None:
+    failed = UpdateFailed(False, "127.0.0.1: example.com: REFUSED")
+    assert (failed.temporary, str(failed)) == (False, "127.0.0.1: example.com: REFUSED")
+
+
+def test_a_failed_certificate_says_when_the_ca_wants_to_be_asked_again() -> None:
+    assert CertificateFailed("rateLimited", 60.0).retry_after_seconds == 60.0
+    failed = CertificateFailed("the CA can't be reached")
+    assert (failed.temporary, failed.retry_after_seconds, str(failed)) == (True, None, "the CA can't be reached")
