@@ -57,10 +57,12 @@ def connect(path: Path, deadline: float) -> socket.socket:
 
 
 @contextmanager
-def running(command: list[str], path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], path: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """`command` as a process that listens at `path`, ended afterwards."""
     path.unlink(missing_ok=True)
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})})
     try:
         connect(path, time.monotonic() + START_SECONDS).close()
         yield process
