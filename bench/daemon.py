@@ -80,3 +80,12 @@ def cpu_seconds(process: "subprocess.Popen[bytes]") -> float:
     """User and system time of a process so far."""
     fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def settle(process: "subprocess.Popen[bytes]") -> None:
+    """Wait until a daemon that has just started has nothing left to do."""
+    deadline = time.monotonic() + START_SECONDS
+    before = -1.0
+    while (now := cpu_seconds(process)) != before and time.monotonic() < deadline:
+        before = now
+        time.sleep(0.4)

@@ -7,7 +7,6 @@ domain without a policy we ask four questions (TXT, MX, A, AAAA) where the other
 """
 
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.daemon import cpu_seconds, running, stsguard
+from bench.daemon import cpu_seconds, running, settle, stsguard
 from bench.peers import mta_sts_resolver, resolver_command
 from bench.world import World, enter, missing
 from stsguard.core import netstring
@@ -78,6 +77,7 @@ def _cold(
 ) -> Figures:
     with running(command, path, environment) as process:
         asyncio.run(_ask_all(path, [f"{domains[0][0]}0.test"], 1, expected))
+        settle(process)
         before, started = cpu_seconds(process), time.perf_counter()
         asyncio.run(_ask_all(path, domains, IN_FLIGHT, expected))
         seconds = time.perf_counter() - started
@@ -159,7 +159,7 @@ def main(*, smoke: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         world = World(directory, count)
-        os.chmod(directory, 0o755)  # nginx's workers are another user
+        directory.chmod(0o755)
         with world.running():
             _measure(world, directory, program, repeats)
 
@@ -180,7 +180,9 @@ def _measure(world: World, directory: Path, program: Path | None, repeats: int) 
             mine = _cold(*ours(), domains, expected, environment)
             theirs = _cold(*peer, domains, expected, environment) if peer else Figures(0, 0)
             pairs.append((mine, theirs))
-        shown = [statistics.median(getattr(pair[i], what) for pair in pairs) for i in (0, 1) for what in ("rate", "cpu")]
+        shown = [
+            statistics.median(getattr(pair[i], what) for pair in pairs) for i in (0, 1) for what in ("rate", "cpu")
+        ]
         line = f"{text:13}   {shown[0]:8.0f}   {shown[1]:6.3f}"
         if peer:
             rate = statistics.median(a.rate / b.rate for a, b in pairs)
@@ -194,7 +196,10 @@ def _measure(world: World, directory: Path, program: Path | None, repeats: int) 
         mine_p99 = _hot_beside_cold(*ours(), names[:split], names[split:], environment)
         theirs_p99 = _hot_beside_cold(*peer, names[:split], names[split:], environment) if peer else 0.0
         waits.append((mine_p99, theirs_p99))
-    print(f"p99 of cached look-ups while {COLD_BESIDE} cold ones run: {statistics.median(a for a, _ in waits):.2f} ms", end="")
+    print(
+        f"p99 of cached look-ups while {COLD_BESIDE} cold ones run: {statistics.median(a for a, _ in waits):.2f} ms",
+        end="",
+    )
     if peer:
         print(f", {statistics.median(a / b for a, b in waits):.2f} of the peer's", end="")
     print()

@@ -3,19 +3,39 @@
 What can't be written is the caller's to keep and to save again.
 """
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.policycache import StoredPolicy
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.store.access import PAGE_SECONDS, DatabaseAccess
+from stsguard.store.access import PAGE_SECONDS, DatabaseAccess, Tables
+
+if TYPE_CHECKING:
+    from stsguard.store.policy_table import Page
 
 log = logger(__name__)
 rows_invalid = Counter("store_rows_invalid_total", "Stored policies that could not be read; they are left as they are.")
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """The policies for the next read, and what it gives."""
+
+    page: "asyncio.Future[Page]"
+    names: set[Domain] = field(default_factory=set)
+
+    def fail(self, exc: StoreUnavailable) -> None:
+        """Tell whoever still waits."""
+        self.page.set_exception(exc)
+        self.page.exception()  # nobody may be left to hear of it
 
 
 class PolicyStoreSql:
@@ -30,6 +50,8 @@ class PolicyStoreSql:
     ) -> None:
         self._access = DatabaseAccess(database) if isinstance(database, str) else database
         self._now = now
+        self._asked: _Asked | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     @property
     def problem(self) -> str | None:
@@ -63,11 +85,36 @@ class PolicyStoreSql:
             StoreUnavailable: it can't be read within 2 s, or what is stored is no policy: an enforce policy may have
                 been there.
         """
-        page = await self._access.read(lambda tables: tables.policies.load_one(policy_domain))
-        self._report(page.invalid)
-        for _, reason in page.invalid:
-            raise StoreUnavailable(f"what is stored for {policy_domain} is no policy: {reason}")
-        return page.policies[0] if page.policies else None
+        if self._asked is None:
+            self._asked = _Asked(asyncio.get_running_loop().create_future())
+            if self._reading is None:
+                self._reading = asyncio.create_task(self._read_asked(), name="read stored policies")
+        self._asked.names.add(policy_domain)
+        page = await asyncio.shield(self._asked.page)
+        for name, reason in page.invalid:
+            if name == policy_domain:
+                raise StoreUnavailable(f"what is stored for {policy_domain} is no policy: {reason}")
+        return next((stored for stored in page.policies if stored.policy_domain == policy_domain), None)
+
+    async def _read_asked(self) -> None:
+        """Read what was asked for while the last read was under way, all at once: a look-up a time would cost more
+        than the rest of a domain without a policy."""
+        try:
+            while self._asked is not None:
+                await asyncio.sleep(0)  # whoever asks in this turn of the loop belongs to it
+                asked, self._asked = self._asked, None
+                try:
+                    page = await self._access.read(partial(_load_some, asked.names))
+                except StoreUnavailable as exc:
+                    asked.fail(exc)
+                else:
+                    self._report(page.invalid)
+                    asked.page.set_result(page)
+        finally:
+            self._reading = None
+            if self._asked is not None:
+                self._asked.fail(StoreUnavailable("the read was ended"))
+                self._asked = None
 
     async def load_policies(self, after: Domain | None, limit: int) -> Sequence[StoredPolicy]:
         """Up to `limit` policies in order of their names, from the first after `after` on; fewer only at the end.
@@ -110,3 +157,7 @@ class PolicyStoreSql:
             StoreUnavailable: they can't be deleted; none is.
         """
         await self._access.write(lambda tables: tables.policies.forget(policy_domains))
+
+
+def _load_some(names: Collection[Domain], tables: Tables) -> "Page":
+    return tables.policies.load_some(names)
