@@ -41,7 +41,7 @@ packages-demo:
 
 packages-test:
 	@tests/tools/install-packages.sh unbound nsd ldnsutils iproute2 postfix openssl \
-		debootstrap postgresql systemd gcc libc6-dev pebble curl nginx-light caddy chromium
+		debootstrap postgresql systemd gcc libc6-dev pebble curl nginx-light caddy chromium knot faketime
 
 chroots: $(VENV)/.stamp packages-test
 	@$(SUDO) $(BIN)/python -m tests.lab.chroots prepare

@@ -93,17 +93,19 @@ def refusing_port() -> Iterator[tuple[str, int]]:
 
 
 class Nameserver:
-    """Serves `handler` on one port of 127.0.0.1 while entered; `queries` holds what was asked, in order."""
+    """Serves `handler` at one address (127.0.0.1 and a free port unless told otherwise) while entered; `queries` holds
+    what was asked, in order."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, address: tuple[str, int] | None = None) -> None:
         self.handler = handler
+        self._wanted = address
         self.queries: list[dns.message.Message] = []
         self.tcp_queries = 0
         self.address = ("127.0.0.1", 0)
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        udp, tcp = _two_sockets_on_one_port()
+        udp, tcp = _two_sockets_at(self._wanted) if self._wanted else _two_sockets_on_one_port()
         self.address = udp.getsockname()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=udp)
         self._server = await asyncio.start_server(self.serve_tcp, sock=tcp)
@@ -121,7 +123,7 @@ class Nameserver:
         await asyncio.sleep(0)  # aborted transports close their sockets in the next turn of the loop
 
     def handle(self, wire: bytes, over_tcp: bool) -> Sequence[bytes]:
-        query = dns.message.from_wire(wire)
+        query = dns.message.from_wire(wire, keyring=False)  # whatever signature there is
         self.queries.append(query)
         self.tcp_queries += over_tcp
         return self.handler(query, over_tcp)
@@ -150,6 +152,17 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         for wire in self._server.handle(data, False):
             self._transport.sendto(wire, addr)
+
+
+def _two_sockets_at(address: tuple[str, int]) -> tuple[socket.socket, socket.socket]:
+    sockets = []
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        sock = socket.socket(socket.AF_INET, kind)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the test before may linger
+        sock.bind(address)
+        sock.setblocking(False)
+        sockets.append(sock)
+    return sockets[0], sockets[1]
 
 
 def _two_sockets_on_one_port() -> tuple[socket.socket, socket.socket]:
