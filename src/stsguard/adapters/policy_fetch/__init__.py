@@ -10,15 +10,15 @@ revocation checks (RFC 8461 §3.3: MAY).
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol
 
-from stsguard.adapters.policy_fetch.connecting import choose_addresses, connect, failure_of, most_telling
-from stsguard.adapters.policy_fetch.response import HTTPS_PORT, PolicyResponse
-from stsguard.adapters.policy_fetch.tls import MAX_OVERHEAD_OCTETS, TlsConnection, tls_context
+from stsguard.adapters.policy_fetch.connecting import choose_addresses, failure_of, most_telling
+from stsguard.adapters.policy_fetch.response import HTTPS_PORT
+from stsguard.adapters.policy_fetch.session import DEFAULT_MAX_SIZE_BYTES, DEFAULT_TIMEOUT_SECONDS, PolicyHostSessions
+from stsguard.adapters.policy_fetch.tls import TlsConnection, tls_context
 from stsguard.core.addresses import AddressGuard
 from stsguard.core.dane import Answer
 from stsguard.core.errors import FetchReason, LookupFailed, PolicyFetchFailed, PolicyInvalid
@@ -27,9 +27,6 @@ from stsguard.metrics import Counter
 from stsguard.names import Domain, NameInvalid
 
 FETCHES = Counter("policy_fetches", "Policy fetches over HTTPS, by what came of them.", "outcome")
-
-DEFAULT_TIMEOUT_SECONDS = 60.0  # RFC 8461 §3.3: a suggested timeout is one minute
-DEFAULT_MAX_SIZE_BYTES = 65_536  # RFC 8461 §3.3: a suggested maximum policy size is 64 kilobytes
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -79,10 +76,8 @@ class HttpsPolicyFetcher:
     ) -> None:
         self._resolver = resolver
         self._guard = guard
-        self._context = tls_context(ca_file)
+        self._policy_host = PolicyHostSessions(tls_context(ca_file), max_size_bytes=max_size_bytes, port=port)
         self._timeout = timeout_seconds
-        self._max_size = max_size_bytes
-        self._port = port
         self._slots = asyncio.Semaphore(concurrency)
 
     async def fetch(self, policy_domain: Domain) -> Policy:
@@ -126,13 +121,7 @@ class HttpsPolicyFetcher:
         addresses = choose_addresses(answer.records, self._guard)
         with await self._connect_to_any(policy_host, addresses, progress) as tls:
             progress.phase = "waiting for the response"
-            response = PolicyResponse(policy_host, max_size_bytes=self._max_size, port=self._port)
-            await tls.send(response.request)
-            body: bytes | None = None
-            while body is None:
-                data = await tls.receive()
-                body = response.receive(data) if data else response.finish()
-            return body
+            return await self._policy_host.request(tls, policy_host)
 
     async def _connect_to_any(
         self, policy_host: Domain, addresses: Sequence[IPAddress], progress: _Progress
@@ -157,14 +146,7 @@ class HttpsPolicyFetcher:
         raise most_telling(failures)
 
     async def _connect(self, policy_host: Domain, address: IPAddress, progress: _Progress) -> TlsConnection:
-        where = f"{address} port {self._port}"
-        progress.phase = f"connecting to {where}"
-        with ExitStack() as stack:
-            sock = stack.enter_context(await connect(address, self._port))
-            progress.phase = f"TLS handshake with {where}"
-            tls = TlsConnection(
-                sock, self._context, policy_host, max_received_octets=MAX_OVERHEAD_OCTETS + 4 * self._max_size
-            )
-            await tls.handshake()
-            stack.pop_all()
-            return tls
+        def note(phase: str) -> None:
+            progress.phase = phase
+
+        return await self._policy_host.connect(policy_host, address, note)

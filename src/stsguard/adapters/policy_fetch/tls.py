@@ -63,6 +63,15 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+def tls_context_for_dates_without_verification() -> ssl.SSLContext:
+    """A context that takes any certificate, for reading how long it lasts: nothing else there is to be believed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _has_roots(context: ssl.SSLContext) -> bool:
     if context.cert_store_stats()["x509_ca"] > 0:
         return True
@@ -110,6 +119,10 @@ class TlsConnection:
             await self._run(self._tls.do_handshake)
         except (ConnectionCut, ConnectionError) as exc:
             raise PolicyFetchFailed(FetchReason.TLS_FAILED, "the connection ended within the handshake") from exc
+
+    def presented_certificate(self) -> bytes:
+        """The peer's certificate in DER, the handshake being done; as good as the context's verification."""
+        return self._tls.getpeercert(binary_form=True) or b""
 
     async def send(self, data: bytes) -> None:
         """Raises:
