@@ -346,7 +346,8 @@ class CertificateStore(Protocol):
         """Write it in place of what is there, and end the claim of whoever has it."""
 
     async def claim_certificate(self, policy_host: Domain, node: str, now: datetime, lease_seconds: float) -> bool:
-        """Whether `node` is now the one that orders a certificate for this host; the claim ends by itself."""
+        """Whether `node` is now the one that orders a certificate for this host, or still is; the claim ends by
+        itself."""
 
     async def save_challenge(self, challenge: AcmeChallenge) -> None:
         """Have every process answer it until it expires."""

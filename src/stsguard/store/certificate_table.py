@@ -55,7 +55,7 @@ class CertificateTable:
             connection.execute(statement.on_conflict_do_update(index_elements=["policy_host"], set_=values))
 
     def claim(self, policy_host: Domain, node: str, now: datetime, until: datetime) -> bool:
-        """Whether nobody had a claim that still holds, and `node` has it now."""
+        """Whether nobody else had a claim that still holds, and `node` has it now."""
         claimed = {"claimed_by": node, "claimed_until": to_micros(until)}
         with self._database.writing() as connection:
             statement = insert_into(connection, certificates).values(
@@ -64,7 +64,11 @@ class CertificateTable:
             statement = statement.on_conflict_do_update(
                 index_elements=["policy_host"],
                 set_=claimed,
-                where=or_(_CERTIFICATES.claimed_until.is_(None), _CERTIFICATES.claimed_until <= to_micros(now)),
+                where=or_(
+                    _CERTIFICATES.claimed_until.is_(None),
+                    _CERTIFICATES.claimed_until <= to_micros(now),
+                    _CERTIFICATES.claimed_by == node,
+                ),
             )
             return connection.execute(statement.returning(_CERTIFICATES.policy_host)).first() is not None
 

@@ -161,7 +161,8 @@ class CertificateStoreSql(_Store):
         await self._access.write(lambda tables: tables.certificates.save_state(state))
 
     async def claim_certificate(self, policy_host: Domain, node: str, now: datetime, lease_seconds: float) -> bool:
-        """Whether `node` is now the one that orders a certificate for this host; the claim ends by itself."""
+        """Whether `node` is now the one that orders a certificate for this host, or still is; the claim ends by
+        itself."""
         until = now + timedelta(seconds=lease_seconds)
         return await self._access.write(lambda tables: tables.certificates.claim(policy_host, node, now, until))
 
