@@ -4,7 +4,8 @@ Adapters and the store implement them without importing this module's users; tes
 All look-ups go to the one configured resolver.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
@@ -360,6 +361,50 @@ class CertificateStore(Protocol):
 
     async def delete_challenge(self, kind: str, token: str) -> None:
         """It is over."""
+
+
+class CertificateAuthority(Protocol):
+    """A CA that gives certificates by ACME (RFC 8555)."""
+
+    async def order(
+        self, host: Domain, kind: str, present: Callable[[AcmeChallenge], Awaitable[None]]
+    ) -> tuple[bytes, bytes]:
+        """A new key and the chain of its certificate for `host`, both in PEM. `present` has the challenge, of that
+        `kind`, answered from then on.
+
+        Raises:
+            CertificateFailed: in every other case.
+        """
+
+    async def renewal_time(self, pem: bytes) -> datetime | None:
+        """When the CA wants the certificate renewed (RFC 9773); None where it says nothing or can't be asked."""
+
+
+class CertificateKeyFiles(Protocol):
+    """The certificates of ours on this machine, each with its key. Methods raise `OSError`."""
+
+    def lock(self) -> AbstractContextManager[bool]:
+        """Whether this process is the one on this machine that orders certificates, while entered."""
+
+    def is_by_hand(self, host: Domain) -> bool:
+        """Whether the operator has put a certificate there, so that none is to be ordered for `host`."""
+
+    def load(self, host: Domain) -> bytes | None:
+        """Key and chain in PEM as last saved; None where there are none."""
+
+    def save(self, host: Domain, key_pem: bytes, chain_pem: bytes) -> None:
+        """Replace key and chain together."""
+
+
+class ReachProver(Protocol):
+    """Asks, over the public path, whether a name leads to us."""
+
+    async def prove(self, challenge: AcmeChallenge) -> None:
+        """Return if every public address of `challenge.host` answers the challenge, of the kind "reach" or "reach-tls".
+
+        Raises:
+            CertificateFailed: with the address and what it answered.
+        """
 
 
 class Authority(Protocol):

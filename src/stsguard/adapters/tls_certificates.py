@@ -13,12 +13,14 @@ one that can't be used is logged once, and the one in use stays in use.
 Left out on purpose: OCSP stapling (the CAs have given OCSP up), client certificates, TLS below 1.2.
 """
 
+import fcntl
 import logging
 import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +115,24 @@ class AcmeCertificates:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Whether this process is the one on this machine that orders certificates, while entered. The lock goes with
+        the process, however that ends.
+
+        Raises:
+            OSError: the directory can't be written to.
+        """
+        path = self._directory / "acme" / ".lock"
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
 
     def is_by_hand(self, host: Domain) -> bool:
         """Whether the operator has put a certificate there, so that none is to be ordered for `host`."""

@@ -181,15 +181,29 @@ class UpdateFailed(StsguardError):
         self.temporary = temporary
 
 
+class CertificateFault(Enum):
+    """Whom a refused certificate concerns: the host alone, whoever asks too often, or everybody the CA serves."""
+
+    HOST = "host"
+    RATE_LIMIT = "rate-limit"
+    CA = "ca"
+
+
 class CertificateFailed(StsguardError):
     """The CA gave no certificate. The one in use stays; `retry_after_seconds` is what the CA asked for, None where it
     said nothing. The message says what the CA answered and what to do."""
 
     temporary = True
 
-    def __init__(self, text: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        retry_after_seconds: float | None = None,
+        fault: CertificateFault = CertificateFault.HOST,
+    ) -> None:
         super().__init__(text)
         self.retry_after_seconds = retry_after_seconds
+        self.fault = fault
 
 
 class OurFault(StsguardError):
