@@ -49,8 +49,8 @@ HOSTING_OPTIONS: tuple[Option, ...] = (
         "certificate_dir",
         values.FilePath("none: a web server in front does the TLS"),
         "/var/lib/stsguard/certificates",
-        "The directory of certificates and keys: HOST.pem (chain) and HOST.key for each policy host, by ACME or put "
-        "there by hand; a changed file is picked up without a restart.",
+        "The directory of certificates: HOST.pem (chain) and HOST.key for each policy host put there by hand, else "
+        "acme/HOST.pem (key and chain) by ACME; a changed file is picked up without a restart.",
     ),
     Option(
         "policy_host",

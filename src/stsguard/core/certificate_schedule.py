@@ -66,7 +66,9 @@ def failure_pause(
     return pause * (1 + fraction / 4)
 
 
-def is_waiting(next_attempt_at: datetime | None, now: datetime) -> bool:
-    """Whether it is too early for an attempt. An instant further ahead than we ever wait was written by a clock that
-    was wrong, and counts for nothing."""
-    return next_attempt_at is not None and now < next_attempt_at <= now + LONGEST_WAIT
+def seconds_to_wait(next_attempt_at: datetime | None, now: datetime) -> float:
+    """Seconds until the next attempt may be made. An instant further ahead than we ever wait was written by a clock
+    that was wrong, and counts for nothing."""
+    if next_attempt_at is None or not now < next_attempt_at <= now + LONGEST_WAIT:
+        return 0.0
+    return (next_attempt_at - now).total_seconds()

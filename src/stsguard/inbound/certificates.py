@@ -26,8 +26,8 @@ from stsguard.core.certificate_schedule import (
     SHORT_PAUSE_SECONDS,
     CertificateTimes,
     failure_pause,
-    is_waiting,
     read_times,
+    seconds_to_wait,
 )
 from stsguard.core.errors import CertificateFailed, CertificateFault, CertificateInvalid, StoreUnavailable
 from stsguard.core.hosted import AcmeChallenge, CertificateState
@@ -49,8 +49,10 @@ CONCURRENCY = 4
 HOSTS_AT_ONCE = 50  # looked at before others have their turn
 NONCE_LIFETIME = timedelta(minutes=10)
 CA_LOOK_SECONDS = 86_400.0  # RFC 9773 §4.3: regularly; CAs ask for some hours, a day is enough where it is no haste
+CA_ROUND_SECONDS = 300.0
 LOCK_SECONDS = 10.0
 EXPIRY_WARNING = timedelta(days=7)
+FRESH = timedelta(days=1)  # no CA gives certificates for less than some days
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class CertificateSettings:
     challenge: str
     node: str
     concurrency: int = CONCURRENCY
+    round_seconds: float = ROUND_SECONDS
 
 
 class CertificateKeeper:
@@ -101,6 +104,8 @@ class CertificateKeeper:
         self._random = random
         self._watched: dict[Domain, _Watched] = {}
         self._states: dict[Domain, CertificateState] = {}
+        self._wait_until: dict[Domain, float] = {}  # by the monotonic clock: no jump makes a pause longer or shorter
+        self._fresh_until: dict[Domain, float] = {}  # likewise, of what was issued: a wrong clock orders once a day
         self._under_way: set[Domain] = set()
 
     async def run(self) -> None:
@@ -133,16 +138,19 @@ class CertificateKeeper:
         return PartHealth(PartState.OK, f"{len(ends)} certificates by ACME")
 
     async def _keep(self) -> None:
-        self._states = {state.policy_host: state for state in await self._store.load_certificate_states()}
+        for state in await self._store.load_certificate_states():
+            self._remember(state)
         async with asyncio.TaskGroup() as group:
             group.create_task(kept_up("certificate renewal information", self._ask_the_ca))
             while True:
                 for host in await self._due():
-                    if len(self._under_way) >= self._settings.concurrency or not self._pace.permits():
+                    # While the CA is in trouble one host tries for all.
+                    at_once = 1 if self._pace.problem else self._settings.concurrency
+                    if len(self._under_way) >= at_once or not self._pace.permits():
                         break
                     self._under_way.add(host)
                     group.create_task(self._attempt(host))
-                await asyncio.sleep(ROUND_SECONDS)
+                await asyncio.sleep(self._settings.round_seconds)
 
     async def _due(self) -> list[Domain]:
         """The hosts that want an order now, the certificate that ends first before the others, none at all last: a
@@ -172,10 +180,10 @@ class CertificateKeeper:
                 pem = self._files.load(host) if not self._pace.problem else None
                 if pem is not None and (renew_at := await self._authority.renewal_time(pem)) is not None:
                     watched.ca_renew_at = renew_at
-            await asyncio.sleep(LOCK_SECONDS)
+            await asyncio.sleep(CA_ROUND_SECONDS)
 
-    def _look(self, host: Domain, watched: _Watched) -> None:
-        """Read the files of a host."""
+    def _look(self, host: Domain, watched: _Watched, *, issued: bool = False) -> None:
+        """Read the files of a host; what was issued just now has its whole life ahead, whatever the clock says."""
         monotonic, times = self._clock.monotonic(), None
         watched.look_at = monotonic + LOOK_AGAIN_SECONDS
         try:
@@ -186,22 +194,24 @@ class CertificateKeeper:
             outcome(log, logging.ERROR, "certificate can't be read", policy_host=host, reason=exc)
         if times != watched.times or times is None:
             watched.times, watched.ca_renew_at = times, None
-            left = 0.0 if times is None else (times.renew_at - self._clock.now()).total_seconds()
+            begin = times.not_before if times is not None and issued else self._clock.now()
+            left = 0.0 if times is None else (times.renew_at - begin).total_seconds()
             watched.due_at = monotonic + left
 
     def _is_due(self, host: Domain, watched: _Watched) -> bool:
-        now = self._clock.now()
-        state = self._states.get(host)
-        if watched.by_hand or (state is not None and is_waiting(state.next_attempt_at, now)):
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        if watched.by_hand or monotonic < self._wait_until.get(host, 0.0):
             return False
         if watched.times is None:
             return True
+        if monotonic < self._fresh_until.get(host, 0.0):
+            return False
         if now < watched.times.not_before - timedelta(days=1):
             # The clock is wrong, not the certificate: another would be "not yet valid" just the same.
-            return self._clock.monotonic() >= watched.due_at
+            return monotonic >= watched.due_at
         if watched.ca_renew_at is not None and watched.ca_renew_at <= now:
             return True
-        return now >= watched.times.renew_at or self._clock.monotonic() >= watched.due_at
+        return now >= watched.times.renew_at or monotonic >= watched.due_at
 
     async def _attempt(self, host: Domain) -> None:
         try:
@@ -216,12 +226,16 @@ class CertificateKeeper:
         now = self._clock.now()
         try:
             if not await self._store.claim_certificate(host, self._settings.node, now, CLAIM_SECONDS):
-                self._wait(before, CLAIM_SECONDS / 3)
+                self._wait(host, CLAIM_SECONDS / 3)
+                return
+            watched = self._watched.setdefault(host, _Watched())
+            self._look(host, watched)
+            if not self._is_due(host, watched):  # another node that shares the directory was first
                 return
             await self._save(self._failed(before, self._short_pause(before), "an attempt was begun and came to no end"))
         except StoreUnavailable as exc:
             outcome(log, logging.WARNING, "certificates wait for the database", policy_host=host, reason=exc)
-            self._wait(before, SHORT_PAUSE_SECONDS)
+            self._wait(host, SHORT_PAUSE_SECONDS)
             return
         try:
             await self._prove(host)
@@ -240,7 +254,13 @@ class CertificateKeeper:
         self._pace.succeeded()
         orders.inc("issued")
         outcome(log, logging.INFO, "certificate issued", policy_host=host, not_after=times.not_after.isoformat())
-        await self._note(CertificateState(host, times.not_before, times.not_after, times.renew_at))
+        now = self._clock.now()
+        if not times.not_before <= now < times.renew_at:
+            outcome(log, logging.ERROR, "the clock of this machine is wrong, or the CA's", policy_host=host, now=now)
+        fresh_until = now + FRESH
+        await self._note(
+            CertificateState(host, times.not_before, times.not_after, times.renew_at, next_attempt_at=fresh_until)
+        )
 
     async def _prove(self, host: Domain) -> None:
         """See that the name leads to us, before the CA is asked."""
@@ -273,8 +293,7 @@ class CertificateKeeper:
         except OSError as exc:
             raise CertificateFailed(f"the certificate can't be written: {exc}", None, CertificateFault.CA) from exc
         watched = self._watched.setdefault(host, _Watched())
-        watched.look_at = 0.0
-        self._look(host, watched)
+        self._look(host, watched, issued=True)
         return times
 
     async def _present(self, challenge: AcmeChallenge) -> None:
@@ -325,11 +344,9 @@ class CertificateKeeper:
         next_attempt_at = self._clock.now() + timedelta(seconds=pause_seconds)
         return replace(before, failures=before.failures + 1, next_attempt_at=next_attempt_at, last_error=error)
 
-    def _wait(self, before: CertificateState, seconds: float) -> None:
+    def _wait(self, host: Domain, seconds: float) -> None:
         """Come back later; nothing happened that others need to know."""
-        self._states[before.policy_host] = replace(
-            before, next_attempt_at=self._clock.now() + timedelta(seconds=seconds)
-        )
+        self._wait_until[host] = self._clock.monotonic() + seconds
 
     async def _note(self, state: CertificateState) -> None:
         try:
@@ -338,5 +355,11 @@ class CertificateKeeper:
             outcome(log, logging.WARNING, "certificate state not stored", policy_host=state.policy_host, reason=exc)
 
     async def _save(self, state: CertificateState) -> None:
-        self._states[state.policy_host] = state
+        self._remember(state)
         await self._store.save_certificate_state(state)
+
+    def _remember(self, state: CertificateState) -> None:
+        self._states[state.policy_host] = state
+        seconds = seconds_to_wait(state.next_attempt_at, self._clock.now())
+        self._wait(state.policy_host, seconds if state.failures or state.last_error else 0.0)
+        self._fresh_until[state.policy_host] = self._clock.monotonic() + seconds
