@@ -7,7 +7,7 @@ refused handshake. The octets are only peeked at: whoever takes the connection r
 import asyncio
 import socket
 
-from stsguard.core.client_hello import MAX_HELLO_OCTETS, ClientHello, Partial, parse_client_hello
+from stsguard.core.client_hello import MAX_HELLO_OCTETS, ClientHello, parse_client_hello
 
 # A record of TLS 1.2 with the fatal alert unrecognized_name (RFC 6066 §3); TLS 1.3 has the same form before keys.
 _UNRECOGNIZED_NAME = bytes((21, 3, 3, 0, 2, 2, 112))
@@ -21,32 +21,32 @@ async def peek_client_hello(sock: socket.socket) -> ClientHello:
         ClientHelloInvalid: this is no TLS, or no ClientHello that we could answer.
         OSError: the peer went away.
     """
-    seen = 0
+    octets = _peek(sock)
+    wanted = 1
     while True:
-        octets = await _peek(sock)
-        found = parse_client_hello(octets)
-        if isinstance(found, ClientHello):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            return found
-        if not octets:
+        if octets:
+            found = parse_client_hello(octets)
+            if isinstance(found, ClientHello):
+                if wanted > 1:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                return found
+            wanted = found.wanted
+            # Nothing is taken out, so the socket would be readable all the time: now from so many octets on.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+        elif octets is not None:
             raise ConnectionResetError("closed before the ClientHello")
-        await _wait_for_more(sock, found, len(octets) - seen)
-        seen = len(octets)
+        await _readable(sock)
+        before, octets = octets, _peek(sock)
+        if octets == before:  # a kind of socket that does not go by that, or the peer has ended what it sends
+            await asyncio.sleep(_PATIENCE_SECONDS)
 
 
-async def _wait_for_more(sock: socket.socket, found: Partial, came: int) -> None:
-    # The socket is readable all the time, since nothing is taken out: it counts as such only from so many octets on.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, found.wanted)
-    if came == 0:  # a kind of socket that does not go by it
-        await asyncio.sleep(_PATIENCE_SECONDS)
-
-
-async def _peek(sock: socket.socket) -> bytes:
-    await _readable(sock)
+def _peek(sock: socket.socket) -> bytes | None:
+    """What has arrived: None where nothing has, nothing where the peer has ended."""
     try:
         return sock.recv(MAX_HELLO_OCTETS, socket.MSG_PEEK)
     except BlockingIOError:
-        return await _peek(sock)
+        return None
 
 
 async def _readable(sock: socket.socket) -> None:
