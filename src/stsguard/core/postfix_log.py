@@ -107,6 +107,9 @@ class LogReader:
         self._logs_tls = logs_tls
         self._hosts: dict[str, Domain | None] = {}
         self._memory = memory or LogMemory(datetime.min.replace(tzinfo=UTC) if from_start else None)
+        # By names of their own, since they are looked into for every line.
+        self._tls_services, self._processes = self._memory.tls_services, self._memory.processes
+        self._proxied = self._memory.proxied
 
     def memory(self) -> LogMemory:
         """What the next reader has to know so that it neither loses nor doubles a session: deliveries under way, those
@@ -209,33 +212,32 @@ class LogReader:
         return []
 
     def _process(self, line: Line) -> Process:
-        processes = self._memory.processes
-        process = processes.get(line.process_id)
+        process = self._processes.get(line.process_id)
         if process is None or line.at - process.at > PROCESS_LIFE:
-            process = processes[line.process_id] = Process(line.at)
-            if keep(processes, MAX_PROCESSES):
+            process = self._processes[line.process_id] = Process(line.at)
+            if keep(self._processes, MAX_PROCESSES):
                 self._memory.complete_since = line.at  # the lines of what was forgotten count as not seen
         process.at = line.at
-        processes.move_to_end(line.process_id)
+        self._processes.move_to_end(line.process_id)
         return process
 
     def _proxied_for(self, host: str, address: str, at: datetime) -> Proxied:
-        proxied = self._memory.proxied.get((host, address))
+        proxied = self._proxied.get((host, address))
         if proxied is None or at - proxied.at > PROXY_LIFE:
-            proxied = self._memory.proxied[host, address] = Proxied(at)
+            proxied = self._proxied[host, address] = Proxied(at)
         proxied.at = at
-        self._memory.proxied.move_to_end((host, address))
-        keep(self._memory.proxied, MAX_PROXIED)
+        self._proxied.move_to_end((host, address))
+        keep(self._proxied, MAX_PROXIED)
         return proxied
 
     def _recently_proxied(self, endpoint: Endpoint, at: datetime) -> Proxied | None:
-        proxied = self._memory.proxied.get((endpoint.host, endpoint.address)) if self._memory.proxied else None
+        proxied = self._proxied.get((endpoint.host, endpoint.address)) if self._proxied else None
         return proxied if proxied is not None and at - proxied.at <= PROXY_LIFE else None
 
     def _establish(self, line: Line, process: Process, event: TlsEstablished) -> None:
-        if line.service not in self._memory.tls_services:
-            self._memory.tls_services[line.service] = None
-            keep(self._memory.tls_services, MAX_SERVICES)
+        if line.service not in self._tls_services:
+            self._tls_services[line.service] = None
+            keep(self._tls_services, MAX_SERVICES)
         attempt = open_attempt(process, event.endpoint)
         attempt.word, attempt.reused = event.word, event.reused
         proxied = self._recently_proxied(event.endpoint, line.at)
@@ -330,7 +332,7 @@ class LogReader:
 
     def _knows_all_of(self, line: Line, event: Delivery) -> bool:
         """Whether a TLS line of this delivery would have been seen, had there been one."""
-        if not self._logs_tls and line.service not in self._memory.tls_services:
+        if not self._logs_tls and line.service not in self._tls_services:
             return False
         # Classic stamps are cut to seconds, and `delays=` rounded to two digits.
         seconds = event.seconds() * 1.1 + 1.0
