@@ -17,10 +17,13 @@ class HttpsServer:
     `requests` holds the request heads as received, `server_names` the SNI of each handshake.
     """
 
-    def __init__(self, answer: Answer, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, answer: Answer, context: ssl.SSLContext | None, *, address: tuple[str, int] = ("127.0.0.1", 0)
+    ) -> None:
         self.requests: list[bytes] = []
         self.server_names: list[str | None] = []
         self.port = 0
+        self._address = address
         self._answer = answer
         self._context = context
         self._writers: set[asyncio.StreamWriter] = set()
@@ -31,7 +34,7 @@ class HttpsServer:
         self.server_names.append(name)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self._server = await asyncio.start_server(self._serve, *self._address, ssl=self._context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -18,6 +18,12 @@ from tests.lab.namespace import LabFailed
 
 SMTP_PORT = 25
 SESSION_LIMIT_SECONDS = 60
+_NETWORKS = (
+    IPv4Network("203.0.113.0/24"),
+    IPv4Network("198.51.100.0/24"),
+    IPv4Network("192.0.2.128/25"),
+    IPv4Network("198.18.0.0/20"),
+)
 _BROKEN = (ssl.SSLError, ConnectionError, asyncio.IncompleteReadError, TimeoutError, ValueError)
 
 
@@ -65,16 +71,11 @@ class _Session:
 
 
 class MxServers:
-    """All MX servers of a lab."""
+    """All MX servers of a lab, at addresses of `networks`, which the machine has to have."""
 
-    def __init__(self, certificates: Certificates) -> None:
+    def __init__(self, certificates: Certificates, networks: Sequence[IPv4Network] = _NETWORKS) -> None:
         self._certificates = certificates
-        self._addresses_4: Iterator[IPv4Address | IPv6Address] = _hosts(
-            IPv4Network("203.0.113.0/24"),
-            IPv4Network("198.51.100.0/24"),
-            IPv4Network("192.0.2.128/25"),
-            IPv4Network("198.18.0.0/20"),
-        )
+        self._addresses_4: Iterator[IPv4Address | IPv6Address] = _hosts(*networks)
         self._addresses_6: Iterator[IPv4Address | IPv6Address] = IPv6Network("2001:db8:25::/112").hosts()
         self._listening: list[asyncio.Server] = []
         self._sessions: set[asyncio.Task[None]] = set()
