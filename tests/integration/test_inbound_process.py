@@ -298,3 +298,11 @@ def test_no_start_without_sockets(tmp_path: Path, values: dict[str, object], sai
     assert daemon.process.wait(LIMIT_SECONDS) == 1
     assert f"stsguard inbound can't start: {said}" in daemon.log.read_text()
     assert "Traceback" not in daemon.log.read_text()
+
+
+def test_certificates_are_looked_after_where_a_ca_is_configured(tmp_path: Path) -> None:
+    with inbound(tmp_path, acme_directory="https://127.0.0.1:1/directory", workers=2) as daemon:
+        assert "certificates" in daemon.status()["parts"]
+        daemon.process.terminate()
+        assert daemon.process.wait(LIMIT_SECONDS) == 0
+        assert "Traceback" not in daemon.log.read_text()

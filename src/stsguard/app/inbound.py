@@ -11,6 +11,8 @@ from typing import Any
 from stsguard import __version__
 from stsguard.adapters import systemd
 from stsguard.adapters.clock import SystemClock
+from stsguard.app.certificates import build_certificates
+from stsguard.app.parts import build_resolver
 from stsguard.app.policy_serving import Listeners, PolicyServing
 from stsguard.app.policy_workers import PolicyWorkers
 from stsguard.app.serving import (
@@ -50,6 +52,14 @@ class InboundDaemon:
         self._stores = open_stores(config.store.url)
         self._serving = PolicyServing(config, self._stores)
         self._workers: PolicyWorkers | None = None
+        resolver, _ = build_resolver(config)
+        self._keeper = build_certificates(
+            config,
+            resolver=resolver,
+            clock=self._clock,
+            store=self._stores.certificates,
+            policy_hosts=self._serving.hosting.policy_hosts,
+        )
         self._started_at = self._clock.now()
         self._stop = asyncio.Event()
         self._where: list[str] = []
@@ -125,6 +135,8 @@ class InboundDaemon:
         health.add("policies", self._serving.hosting.health)
         if self._workers is not None:
             health.add("workers", self._workers.health)
+        if self._keeper is not None:
+            health.add("certificates", self._keeper.health)
         health.add("faults", faults_health)
         return health
 
@@ -133,6 +145,14 @@ class InboundDaemon:
             group.create_task(feed_watchdog())
             group.create_task(self._serving.follow())
             group.create_task(kept_up("policy fetches", self._serving.fetches.run_deletion))
+            if self._keeper is not None:
+                group.create_task(kept_up("certificates", self._keep_certificates))
+
+    async def _keep_certificates(self) -> None:
+        # Before the database was read no host would be known, and its certificate not looked after.
+        await self._serving.hosting.loaded.wait()
+        assert self._keeper is not None  # noqa: S101 (narrows the type)
+        await self._keeper.run()
 
     async def _say_ready(self, tasks: "list[asyncio.Task[Any]]") -> None:
         if self._workers is not None:
