@@ -28,7 +28,7 @@ from josepy.jwk import JWK, JWKEC
 
 from stsguard import __version__
 from stsguard.adapters.acme_client.account import Account, create_account, load_account, save_uri
-from stsguard.adapters.acme_client.failures import ACME_ERRORS, failure_of, parse_retry_after
+from stsguard.adapters.acme_client.failures import ACME_ERRORS, account_failure, failure_of, parse_retry_after
 from stsguard.core.errors import CertificateFailed, CertificateFault
 from stsguard.core.hosted import AcmeChallenge
 from stsguard.names import Domain
@@ -135,7 +135,7 @@ class AcmeAuthority:
             if not isinstance(key, JWKEC):
                 raise ValueError("the key of the ACME account is not ours; restore its file, or remove it")
         except ACME_ERRORS as exc:
-            raise failure_of(exc, 0, None) from exc
+            raise account_failure(exc) from exc
         session = _Session(key, self._ca_file, self._now)
         await session.open(self._directory_url)
         if account.uri is None:

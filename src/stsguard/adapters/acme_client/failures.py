@@ -34,7 +34,7 @@ _OF_THE_CA = {
 
 
 def failure_of(exc: BaseException, status: int, retry_after_seconds: float | None) -> CertificateFailed:
-    """What went wrong, from the exception and from the status and Retry-After of the CA's last answer."""
+    """What went wrong, from the exception and from the status (0: none came) and Retry-After of the CA's last answer."""
     if isinstance(exc, errors.ValidationError):
         return CertificateFailed(f"the CA did not get the answer to its challenge: {_one_line(exc)}")
     if isinstance(exc, errors.IssuanceError):
@@ -50,12 +50,17 @@ def failure_of(exc: BaseException, status: int, retry_after_seconds: float | Non
     if isinstance(exc, requests.exceptions.SSLError):
         text = f"the certificate of the ACME server can't be verified, see acme_ca_file: {_one_line(exc)}"
         return CertificateFailed(text, None, CertificateFault.CA)
-    if isinstance(exc, requests.RequestException):
+    if isinstance(exc, requests.RequestException) or not status:  # acme before 5 makes a ValueError of a refused one
         return CertificateFailed(f"the CA can't be reached: {_one_line(exc)}", None, CertificateFault.CA)
-    if isinstance(exc, OSError):
-        return CertificateFailed(f"the ACME account can't be kept: {_one_line(exc)}", None, CertificateFault.CA)
+    if isinstance(exc, OSError):  # those of the network are RequestException
+        return account_failure(exc)
     text = f"the CA does not answer as an ACME server: {type(exc).__name__} {_one_line(exc)}"
     return CertificateFailed(text, retry_after_seconds, CertificateFault.CA)
+
+
+def account_failure(exc: BaseException) -> CertificateFailed:
+    """What went wrong with the file of the account."""
+    return CertificateFailed(f"the ACME account can't be kept: {_one_line(exc)}", None, CertificateFault.CA)
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:
