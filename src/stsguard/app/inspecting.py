@@ -1,5 +1,6 @@
 """What looks at our own domains from outside, and what publishes their records, built from the configuration."""
 
+import random
 from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_address
@@ -8,12 +9,16 @@ from stsguard.adapters.authority import AuthoritativeServers
 from stsguard.adapters.dns_update import DnsUpdater, TsigKey
 from stsguard.adapters.policy_fetch.inspecting import HttpsPolicyInspector
 from stsguard.app.parts import Parts
+from stsguard.app.readiness import ask_resolver
 from stsguard.config.model import Config
 from stsguard.core.addresses import AddressGuard
 from stsguard.core.errors import LookupFailed, LookupReason
+from stsguard.core.findings import judge
 from stsguard.inbound.inspecting import Inspector
+from stsguard.inbound.inspection_rounds import InspectionRounds
 from stsguard.names import Domain, NameInvalid
 from stsguard.ports import Resolver
+from stsguard.store.stores import Stores
 
 
 def build_authority(config: Config, parts: Parts) -> AuthoritativeServers:
@@ -35,6 +40,24 @@ def build_inspector(config: Config, parts: Parts) -> Inspector:
         port=config.policy_fetch.port,
     )
     return Inspector(parts.resolver, build_authority(config, parts), policies, parts.verifier, parts.clock)
+
+
+def build_inspecting(config: Config, parts: Parts, stores: Stores) -> InspectionRounds:
+    """What looks at every domain again and again.
+
+    Raises:
+        OperatorError: [network] ca_file can't be used.
+    """
+    return InspectionRounds(
+        stores.domains,
+        stores.findings,
+        build_inspector(config, parts),
+        parts.clock,
+        judge=partial(judge, ruas=config.policy_host.rua),
+        ask_resolver=partial(ask_resolver, config, parts),
+        random=random.random,
+        every_seconds=config.policy_host.inspect_every_seconds,
+    )
 
 
 def build_publisher(config: Config, resolver: Resolver) -> DnsUpdater | None:
