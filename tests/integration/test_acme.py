@@ -71,7 +71,7 @@ async def test_a_wrong_key_authorisation_is_refused_by_the_ca(tmp_path: Path) ->
 
 
 async def test_refused_nonces_are_taken_in_stride(tmp_path: Path) -> None:
-    async with acme_site(tmp_path) as site, site.pebble.running(nonce_reject=50):
+    async with acme_site(tmp_path) as site, site.pebble.running(nonce_reject=30):
         key, chain = await site.authority().order(HOST, "http-01", site.store.save_challenge)
         assert key.startswith(b"-----BEGIN PRIVATE KEY-----")
         assert chain.count(b"-----BEGIN CERTIFICATE-----") > 1

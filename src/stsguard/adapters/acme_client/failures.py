@@ -34,7 +34,7 @@ _OF_THE_CA = {
 
 
 def failure_of(exc: BaseException, status: int, retry_after_seconds: float | None) -> CertificateFailed:
-    """What went wrong, from the exception and from the status (0: none came) and Retry-After of the CA's last answer."""
+    """What went wrong, by the exception, and the status (0: none came) and Retry-After of the CA's last answer."""
     if isinstance(exc, errors.ValidationError):
         return CertificateFailed(f"the CA did not get the answer to its challenge: {_one_line(exc)}")
     if isinstance(exc, errors.IssuanceError):
