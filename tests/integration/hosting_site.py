@@ -78,7 +78,7 @@ async def hosting_site(directory: Path, *records: str, policy: bytes | None = No
         host, dns_port = nameserver.address
         config.write_text(
             f'[store]\nurl = "sqlite:///{directory}/stsguard.db"\n'
-            f'[dns]\nnameservers = ["{host}:{dns_port}"]\ntimeout = "2s"\n'
+            f'[dns]\nnameservers = ["{host}:{dns_port}"]\ntimeout = "5s"\n'
             f'[network]\nca_file = "{ca.ca_file}"\nallow_private_addresses = true\n'
             f'[policy_fetch]\nport = {port}\ntimeout = "5s"\nwait = "5s"\n'
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stsguard.core.findings import HostingFinding, Severity
+from stsguard.core.findings import MX_UNUSED, HostingFinding, Severity
 from stsguard.core.hosted import CertificateState, HostedDomain, PolicyFetchRow
 from stsguard.core.rollout_evidence import published, served
 from stsguard.core.rollout_table import Change
@@ -125,6 +125,12 @@ async def test_dns_that_does_not_answer_is_exit_3(tmp_path: Path) -> None:
         (("edit", "b.example", "--mx-from-dns"), 1, "stsguard domain add b.example adds it"),
         (("mode", NAME, "testing"), 1, "a.example is testing, so 'testing' is not possible"),
         (("mode", NAME, "none"), 2, "'none'"),
+        (("mode", NAME, "enforce"), 1, "a.example stays in testing, which is safe"),
+        (("mode", NAME, "enforce", "--force", "x"), 1, "give --confirm a.example. Nothing was changed"),
+        (("mode", "b.example", "enforce"), 1, "b.example is not hosted here"),
+        (("readiness", NAME), 1, "not ready to enforce"),
+        (("readiness", "b.example"), 1, "b.example is not hosted here"),
+        (("dns", "b.example"), 1, "b.example is not hosted here"),
         (("retire", NAME), 1, "give --confirm a.example. Nothing was changed"),
         (("retire", NAME, "--confirm", "b.example"), 1, "'b.example' is not a.example; nothing was changed"),
         (("remove", NAME), 2, "No such command"),
@@ -199,7 +205,7 @@ async def test_mx_in_use_is_not_taken_out_of_the_policy(tmp_path: Path) -> None:
 
 
 async def test_mx_that_no_host_uses_may_go_when_the_ttl_is_over(tmp_path: Path) -> None:
-    unused = HostingFinding("policy-mx-unused", "*.old.example", Severity.NOTE, "no MX host matches it")
+    unused = HostingFinding(MX_UNUSED, "*.old.example", Severity.NOTE, "no MX host matches it")
     async with hosting_site(tmp_path, *MX, RECORD, HOST, policy=ENFORCING) as site:
         await site.ok("add", NAME)
         refused = await site.run("edit", NAME, "--remove-mx", "*.old.example")

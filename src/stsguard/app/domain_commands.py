@@ -7,14 +7,13 @@ from datetime import datetime
 from stsguard.app.domain_work import Change, DomainWork, MxInDns, with_work
 from stsguard.config.model import Config
 from stsguard.core.errors import StoreUnavailable, TransitionRefused
+from stsguard.core.findings import MX_UNUSED
 from stsguard.core.hosted import HostedDomain, Stage
 from stsguard.core.mtasts import MxPattern
 from stsguard.core.rollout import LivePolicy, adopt, back_to_testing, edit_mx, retire
 from stsguard.core.rollout_plan import MxPlan, plan_mx_change
 from stsguard.core.rollout_steps import Step, next_step
 from stsguard.names import Domain, NameInvalid
-
-UNUSED_MX_CODE = "policy-mx-unused"  # the finding whose subject is a pattern of the policy that no MX host matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +179,7 @@ async def _unused_since(work: DomainWork, policy_domain: Domain) -> dict[MxPatte
     """Since when no MX host has matched a pattern, as the inspections saw it."""
     found = await work.stores.findings.load_findings(policy_domain, only_open=True)
     return {
-        MxPattern.parse(seen.finding.subject): seen.first_seen_at
-        for _, seen in found
-        if seen.finding.code == UNUSED_MX_CODE
+        MxPattern.parse(seen.finding.subject): seen.first_seen_at for _, seen in found if seen.finding.code == MX_UNUSED
     }
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stsguard.config.model import Config
@@ -14,6 +15,7 @@ from stsguard.core.rollout_steps import Step, next_step
 from stsguard.names import Domain
 
 if TYPE_CHECKING:
+    from stsguard.app.export import Exported
     from stsguard.store.stores import Stores
 
 T = TypeVar("T")
@@ -126,6 +128,21 @@ def load_history(config: Config, policy_domain: Domain) -> Sequence[HistoryEvent
         if await stores.domains.load_domain(policy_domain) is None:
             return None
         return await stores.domains.load_history(policy_domain)
+
+    return _with_stores(config, work)
+
+
+def export_all(config: Config, directory: Path) -> "list[Exported]":
+    """Write the policies of all domains below `directory`; what came of each.
+
+    Raises:
+        ExportFailed: a file can't be written.
+        StoreUnavailable: the database can't be read.
+    """
+    from stsguard.app.export import export_domains
+
+    async def work(stores: "Stores") -> "list[Exported]":
+        return list(export_domains(await stores.domains.load_domains(), directory))
 
     return _with_stores(config, work)
 

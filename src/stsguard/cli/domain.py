@@ -8,6 +8,9 @@ import click
 
 from stsguard.cli.asking import print_fields, print_json, print_rows, printable
 from stsguard.cli.domain_change import add, edit, mode, retire
+from stsguard.cli.domain_dns import dns_command
+from stsguard.cli.domain_enforce import readiness
+from stsguard.cli.domain_export import export
 from stsguard.cli.domain_text import (
     common_options,
     domain_argument,
@@ -39,7 +42,7 @@ def domain() -> None:
     """The domains whose MTA-STS policies are served here (RFC 8461)."""
 
 
-for _command in (add, edit, mode, retire):
+for _command in (add, edit, mode, dns_command, readiness, retire, export):
     domain.add_command(_command)
 
 

@@ -133,11 +133,31 @@ def edit(
 
 @click.command()
 @domain_argument
-@click.argument("wanted_mode", metavar="testing", type=click.Choice(["testing"]))
+@click.argument("wanted_mode", metavar="enforce|testing", type=click.Choice(["enforce", "testing"]))
+@confirm_option
+@click.option("--force", "forced", default="", metavar="REASON", help="Enforce though it is not ready; recorded.")
 @common_options
-def mode(policy_domain: "Domain", wanted_mode: str, as_json: bool, config_file: Path, state_dir: Path | None) -> None:
-    """Bring DOMAIN back to testing: possible at any time, and asks nothing."""
-    _to_testing(read_domain_config(config_file, state_dir), policy_domain, as_json=as_json)
+def mode(
+    policy_domain: "Domain",
+    wanted_mode: str,
+    confirm: str | None,
+    forced: str,
+    as_json: bool,
+    config_file: Path,
+    state_dir: Path | None,
+) -> None:
+    """Bring DOMAIN to enforce, or back to testing.
+
+    testing is possible at any time and asks nothing. enforce shows the readiness, asks to type the domain's name, and
+    wants 14 days of testing and everything green.
+    """
+    config = read_domain_config(config_file, state_dir)
+    if wanted_mode == "testing":
+        _to_testing(config, policy_domain, as_json=as_json)
+    else:
+        from stsguard.cli.domain_enforce import to_enforce
+
+        to_enforce(config, policy_domain, confirm=confirm, forced=forced, as_json=as_json)
 
 
 def _to_testing(config: "Config", policy_domain: "Domain", *, as_json: bool) -> None:

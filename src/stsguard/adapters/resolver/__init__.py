@@ -178,6 +178,16 @@ class DnsResolver:
         """
         return (await self._lookup(name, dns.rdatatype.CNAME)).secure
 
+    async def lookup_caa(self, name: Domain) -> tuple[str, ...]:
+        """The CAA records at `name` in their master file form (RFC 8659 §4), for people; none of a parent's.
+
+        Raises:
+            LookupFailed: for every way to fail.
+        """
+        response = await self.lookup_raw(name, dns.rdatatype.CAA)
+        found = [rdata for rrset in response.answer if rrset.rdtype == dns.rdatatype.CAA for rdata in rrset]
+        return tuple(rdata.to_text() for rdata in found[:MAX_TXT_RECORDS])
+
     async def lookup_raw(self, name: str, rdtype: dns.rdatatype.RdataType) -> dns.message.Message:
         """The response of the first nameserver that answers, for checks of the nameserver itself.
 
