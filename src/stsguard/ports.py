@@ -13,7 +13,7 @@ from typing import Protocol
 from stsguard.core.dane import Answer, MxRecord, TlsaRecord
 from stsguard.core.findings import HostingFinding, SeenFinding
 from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
-from stsguard.core.inspection import PolicyAt, RecordAt
+from stsguard.core.inspection import Inspection, PolicyAt, RecordAt
 from stsguard.core.mtasts import Policy
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.policycache import StoredPolicy
@@ -424,6 +424,14 @@ class PolicyInspector(Protocol):
 
     async def fetch_at(self, policy_domain: Domain, address: IPAddress) -> PolicyAt:
         """What that address serves, whatever goes wrong as a value; never raises."""
+
+
+class Inspector(Protocol):
+    """Looks at one of our own domains from outside, as its senders do."""
+
+    async def inspect(self, policy_domain: Domain, *, mx: bool = True) -> Inspection:
+        """What there is to be seen now; without `mx` its MX hosts are left out. Never raises; what can't be seen is
+        among it with its problem."""
 
 
 class RecordPublisher(Protocol):

@@ -20,6 +20,7 @@ from stsguard.core.hosted_checks import (
     unproven_hosts,
 )
 from stsguard.core.inspection import Inspection
+from stsguard.core.mtasts import MxPattern
 
 MIN_TESTING = timedelta(days=14)  # two of the weekly rhythms that mail has
 # An inspection older than this says nothing of now.
@@ -69,8 +70,11 @@ def assess(
     return Readiness((_testing_item(domain, now), *assess_live(domain, inspection, now).items, *evidence))
 
 
-def assess_live(domain: HostedDomain, inspection: Inspection, now: datetime) -> Readiness:
-    """What can be seen now: the record, the policy over the public path, the MX hosts."""
+def assess_live(
+    domain: HostedDomain, inspection: Inspection, now: datetime, *, mx_patterns: Sequence[MxPattern] | None = None
+) -> Readiness:
+    """What can be seen now: the record, the policy over the public path, the MX hosts. `mx_patterns` are those that are
+    to come, where they are not the present ones."""
     if not timedelta() <= now - inspection.at <= MAX_INSPECTION_AGE:
         text = "the last inspection is not of now: inspect the domain again"
         return Readiness((ReadinessItem("inspection", ItemState.UNKNOWN, text),))
@@ -78,7 +82,7 @@ def assess_live(domain: HostedDomain, inspection: Inspection, now: datetime) -> 
         (
             _record_item(domain, inspection),
             _policy_item(domain, inspection),
-            _coverage_item(domain, inspection),
+            _coverage_item(mx_patterns or domain.current.mx_patterns, inspection),
             _verification_item(inspection),
         )
     )
@@ -131,14 +135,14 @@ def _policy_item(domain: HostedDomain, inspection: Inspection) -> ReadinessItem:
     return ReadinessItem(code, ItemState.OK, f"served at every public address ({len(states)})")
 
 
-def _coverage_item(domain: HostedDomain, inspection: Inspection) -> ReadinessItem:
+def _coverage_item(mx_patterns: Sequence[MxPattern], inspection: Inspection) -> ReadinessItem:
     code = "mx-covered"
     if inspection.null_mx:
         return ReadinessItem(code, ItemState.OK, "null MX: the domain takes no mail, so none can bounce")
     if inspection.mx_problem or not inspection.mx_hosts:
         why = inspection.mx_problem or "there is none"
         return ReadinessItem(code, ItemState.UNKNOWN, f"the MX hosts can't be looked up: {why}")
-    missing = uncovered_hosts(domain.current.mx_patterns, inspection)
+    missing = uncovered_hosts(mx_patterns, inspection)
     if missing:
         text = f"no mx of the policy permits {', '.join(missing)}: senders would not deliver there"
         return ReadinessItem(code, ItemState.FAILED, text)
