@@ -20,6 +20,7 @@ class Domains:
     stored: dict[Domain, HostedDomain] = field(default_factory=dict)
     history: list[HistoryEvent] = field(default_factory=list)
     problem: str | None = None
+    save_problem: str | None = None
     race: HostedDomain | None = None
     at: int = 0
 
@@ -46,6 +47,8 @@ class Domains:
 
     async def save_domain(self, domain: HostedDomain, events: Sequence[HistoryEvent]) -> HostedDomain | None:
         self.check()
+        if self.save_problem is not None:
+            raise StoreUnavailable(self.save_problem)
         if self.race is not None:
             race, self.race = self.race, None
             self.put(race)

@@ -25,7 +25,8 @@ from tests.unit.steward_world import Domains, World
 NAME = Domain("_mta-sts.example.com")
 ALIAS = Domain("example.org")
 DAY = 86_400.0
-SETTINGS = StewardSettings(max_age_cap=30 * 86_400, record_ttl=300)
+REPORTS = Domain("_smtp._tls.example.com")
+SETTINGS = StewardSettings(30 * 86_400, 300, ("mailto:tls@example.com",))
 
 
 @dataclass
@@ -175,6 +176,17 @@ async def test_an_id_counts_when_every_server_has_it(desk: Desk, trouble: str) -
     setattr(desk.world, trouble, None)
     await desk.steps(1)
     assert desk.domain.current.published_at is not None
+
+
+async def test_rfc8460_3_reports_are_asked_for_where_nobody_does(desk: Desk) -> None:
+    desk.add()
+    await desk.steps(4)
+    assert desk.world.records[REPORTS] == "v=TLSRPTv1; rua=mailto:tls@example.com"
+    desk.world.records[REPORTS] = "v=TLSRPTv1; rua=mailto:mine@example.com"
+    desk.ask(lambda domain: edit_mx(domain, (*MX, *patterns("mx3.example.com")), DnsMx(), desk.world.clock.now()))
+    await desk.steps(4)
+    assert desk.domain.current.published_at is not None
+    assert desk.world.records[REPORTS] == "v=TLSRPTv1; rua=mailto:mine@example.com"
 
 
 async def test_serving_goes_on_while_a_server_is_silent(desk: Desk) -> None:
@@ -349,3 +361,24 @@ def test_it_runs_by_itself_and_over_a_database_that_fails(caplog: pytest.LogCapt
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
         runner.run(main())
     assert "the steward can use the database again" in caplog.text
+
+
+def test_a_database_that_fails_in_the_middle_of_a_step_loses_nothing() -> None:
+    clock = Clock()
+    desk = Desk(World(clock, Domains()))
+
+    async def main() -> None:
+        running = asyncio.create_task(desk.steward.run())
+        desk.add()
+        desk.world.domains.save_problem = "disk full"
+        await asyncio.sleep(10)
+        assert desk.domain.current.served_at is None
+        desk.world.domains.save_problem = None
+        await asyncio.sleep(10)
+        assert desk.domain.current.published_at is not None
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        runner.run(main())

@@ -126,8 +126,10 @@ class Steward:
 
     async def _take_turn(self, policy_domain: Domain, turn: _Turn) -> None:
         turn.at = self._clock.monotonic() + LAST_RETRY_SECONDS  # after a fault of ours; a change meanwhile is sooner
-        await supervised("steward", self._try(policy_domain, turn))
-        turn.busy = False
+        try:
+            await supervised("steward", self._try(policy_domain, turn))
+        finally:
+            turn.busy = False  # after a fault of the loop itself it is begun anew with these turns
 
     async def _try(self, policy_domain: Domain, turn: _Turn) -> None:
         planned = turn.at

@@ -13,6 +13,7 @@ from stsguard.core.errors import LookupFailed, TransitionRefused, UpdateFailed
 from stsguard.core.findings import POLICY_DIFFERS, SeenFinding, Severity, is_quiet, judge, quiet_since
 from stsguard.core.hosted import HostedDomain, PolicyVersion, Stage, record_text
 from stsguard.core.hosted_checks import AddressState, RecordState, address_state, record_id_at, record_state
+from stsguard.core.hosted_records import tlsrpt_text
 from stsguard.core.inspection import RecordAt
 from stsguard.core.mtasts import Mode
 from stsguard.core.readiness import Readiness, assess_live
@@ -150,6 +151,7 @@ class StepTaker:
     async def _publish(self, domain: HostedDomain, step: Step) -> Taken:
         records, why = await self._look(domain)
         if not _all_have(records, step.version) and self._publisher is not None:
+            await self._publish_tlsrpt(domain, self._publisher)
             name, text = domain.policy_domain.child("_mta-sts"), record_text(step.version.record_id)
             why = await _updated(self._publisher.publish_txt(name, text, self._settings.record_ttl))
             records, unseen = await self._look(domain)
@@ -158,6 +160,21 @@ class StepTaker:
             return Taken(step, Result.PENDING, why or f"id {step.version.record_id} is not at every DNS server yet")
         ttl = max(found.ttl for found in records)
         return await self._note(domain, step, lambda found: published(found, step.version.number, ttl, self._latest()))
+
+    async def _publish_tlsrpt(self, domain: HostedDomain, publisher: RecordPublisher) -> None:
+        """Ask for reports as well, where nobody does (RFC 8460 §3): before senders fetch the policy they may have
+        something to report on. What somebody has put there is left alone; findings tell of it."""
+        name, ruas = domain.policy_domain.child("_smtp", "_tls"), self._settings.ruas
+        try:
+            records = await self._authority.lookup_txt_everywhere(name) if ruas else ()
+        except LookupFailed:
+            return
+        if records and not any(found.texts or found.problem for found in records):
+            why = await _updated(publisher.publish_txt(name, tlsrpt_text(ruas), self._settings.record_ttl))
+            if why:
+                outcome(
+                    log, logging.WARNING, "TLSRPT record not published", policy_domain=domain.policy_domain, why=why
+                )
 
     async def _remove_record(self, domain: HostedDomain, step: Step) -> Taken:
         records, why = await self._look(domain)
