@@ -3,12 +3,17 @@
 The comparison needs one query and no Alembic, whose import takes longer than the rest of the start.
 """
 
+from threading import Lock
+
 from sqlalchemy import Connection, inspect, text
 
 from stsguard.store.faults import Refused
 from stsguard.store.versions import VERSION_TABLE, Migrations
 
 _ADVISORY_LOCK = 0x73747367  # one migration at a time on PostgreSQL; "stsg"
+
+# A migration reaches its connection by `alembic.context` and `alembic.op`, which are one each for the whole process.
+_one_at_a_time = Lock()
 
 
 def read_revision(connection: Connection, migrations: Migrations) -> str | None:
@@ -54,6 +59,7 @@ def migrate(connection: Connection, migrations: Migrations) -> None:
     config.set_main_option("script_location", str(migrations.directory).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, migrations.head)
+        with _one_at_a_time:
+            command.upgrade(config, migrations.head)
     except CommandError as exc:
         raise Refused(f"can't be migrated: {exc}") from exc

@@ -6,8 +6,10 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from sqlalchemy import text
@@ -189,6 +191,19 @@ def test_db_upgrade_refuses_with_the_reason(tmp_path: Path, upgrade: RunUpgrade)
     assert upgrade("--config", str(config)) == (1, "", f"{message}\n")
     code, out, err = upgrade("--config", str(config), "--json")
     assert (code, json.loads(out), err) == (1, {"upgraded": False, "error": message}, "")
+
+
+def test_threads_of_one_process_may_make_databases_at_once(tmp_path: Path) -> None:
+    together = Barrier(8)
+
+    def make(number: int) -> str:
+        together.wait(timeout=30)
+        return upgrade_database(f"sqlite:///{tmp_path}/{number}.db").after
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(make, range(8))) == [HEAD] * 8
+    for number in range(8):
+        open_database(f"sqlite:///{tmp_path}/{number}.db").close()
 
 
 def test_two_processes_may_make_the_same_database_at_once(tmp_path: Path) -> None:
