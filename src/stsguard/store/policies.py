@@ -5,7 +5,7 @@ What can't be written is the caller's to keep and to save again.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -70,14 +70,6 @@ class PolicyStoreSql:
         """Write what was asked for before, and close the database. One that hangs is left behind."""
         await self._access.close()
 
-    async def available(self) -> bool:
-        """Whether the store is open, answers now, and took the last write; `problem` says what is wrong."""
-        try:
-            await self._access.read(lambda tables: tables.policies.ping())
-        except StoreUnavailable:
-            return False
-        return self.problem is None
-
     async def load_policy(self, policy_domain: Domain) -> StoredPolicy | None:
         """The stored policy, expired or not; None where there is none.
 
@@ -141,14 +133,6 @@ class PolicyStoreSql:
         """
         now = self._now()
         await self._access.write(lambda tables: tables.policies.save(policies, now))
-
-    async def touch_policies(self, used: Mapping[Domain, datetime]) -> None:
-        """Write when these policies were last used, in one transaction; what is stored never goes back in time.
-
-        Raises:
-            StoreUnavailable: it can't be written; none is.
-        """
-        await self._access.write(lambda tables: tables.policies.touch(used))
 
     async def forget_policies(self, policy_domains: Sequence[Domain]) -> None:
         """Delete these in one transaction.

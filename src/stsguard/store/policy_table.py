@@ -4,13 +4,13 @@ The policy is stored as served and parsed again when it is loaded, so that one p
 does not parse, or says otherwise than its columns do, is reported and never deleted: it may be an enforce policy.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, bindparam, case, delete, or_, select, update
+from sqlalchemy import Row, bindparam, case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from stsguard.core.errors import PolicyInvalid
@@ -50,11 +50,6 @@ class PolicyTable:
         self._database = database
         # Domains with the same mail provider mostly have the same policy: parsed once, and one value in memory.
         self._parse = lru_cache(maxsize=PARSED_TEXTS)(parse_policy)
-
-    def ping(self) -> None:
-        """Ask the database anything."""
-        with self._database.reading() as connection:
-            connection.execute(select(_COLUMNS.policy_domain).limit(1)).first()
 
     def load_some(self, policy_domains: Collection[Domain]) -> Page:
         """Those policies of `policy_domains` that there are."""
@@ -100,18 +95,6 @@ class PolicyTable:
                 where=or_(new.fetched_at >= old.fetched_at, old.fetched_at > horizon),
             )
             connection.execute(statement, [_values(each) for each in stored])
-
-    def touch(self, used: Mapping[Domain, datetime]) -> None:
-        """Set when these were last used, where that is later than what is stored; unknown names are passed over."""
-        if not used:
-            return
-        statement = (
-            update(policies)
-            .where(_COLUMNS.policy_domain == bindparam("name"), _COLUMNS.last_used_at < bindparam("used_at"))
-            .values(last_used_at=bindparam("used_at"))
-        )
-        with self._database.writing() as connection:
-            connection.execute(statement, [{"name": str(name), "used_at": to_micros(at)} for name, at in used.items()])
 
     def forget(self, policy_domains: Sequence[Domain]) -> None:
         """Delete these; unknown names are passed over."""

@@ -106,11 +106,11 @@ async def test_full_disk_is_reported_and_the_store_goes_on(tmp_path: Path, new_s
                 await store.save_policies(many)
             assert str(caught.value) == message
             assert await store.load_policies(None, 10_000) == [stored("a.example")]
-        assert (await store.available(), store.problem) == (False, message)
+        assert store.problem == message
         filler.unlink()
         await store.save_policies(many)
         assert len(await store.load_policies(None, 10_000)) == 1001
-        assert (await store.available(), store.problem) == (True, None)
+        assert store.problem is None
         await store.close()
 
 

@@ -104,18 +104,14 @@ async def test_policy_from_a_clock_that_ran_ahead_does_not_keep_later_ones_out(s
 
 
 async def test_last_use_only_moves_forward(store: PolicyStoreSql) -> None:
-    await store.save_policies([stored("a.example", used=timedelta(hours=2)), stored("b.example")])
-    await store.touch_policies({A: NOW - timedelta(hours=1), Domain.parse("unknown.example"): NOW})
-    await store.touch_policies({A: NOW - timedelta(hours=3)})
-    assert await store.load_policy(A) == stored("a.example", used=timedelta(hours=1))
+    await store.save_policies([stored("a.example", used=timedelta(hours=1))])
     await store.save_policies([stored("a.example", record_id="2", used=timedelta(hours=4))])
     assert await store.load_policy(A) == stored("a.example", record_id="2", used=timedelta(hours=1))
-    assert len(await all_of(store)) == 2
+    assert len(await all_of(store)) == 1
 
 
 async def test_nothing_to_do_is_no_error(store: PolicyStoreSql) -> None:
     await store.save_policies([])
-    await store.touch_policies({})
     await store.forget_policies([])
     assert await store.load_policies(None, 10) == []
 
@@ -168,16 +164,15 @@ async def test_every_call_on_a_closed_store_says_so(new_store: OpenStore, url: s
         partial(store.load_policy, A),
         partial(store.load_policies, None, 1),
         partial(store.save_policies, [stored("a.example")]),
-        partial(store.touch_policies, {A: NOW}),
         partial(store.forget_policies, [A]),
     )
     for reason in (NOT_OPEN, "the store is closed"):
         for call in calls:
             with pytest.raises(StoreUnavailable, match=f"^{reason}$"):
                 await call()
-        assert (await store.available(), store.problem) == (False, reason)
+        assert store.problem == reason
         await store.open()
-        assert (await store.available(), store.problem) == (True, None)
+        assert store.problem is None
         await store.open()  # no effect
         await store.close()
 

@@ -146,11 +146,11 @@ async def test_locked_by_another_process_while_open(filled: Path, new_store: Ope
             await store.save_policies([stored("b.example")])
         message = f'SQLite database {filled}: locked by another process ("fuser {filled}" names it)'
         assert str(caught.value) == message
-        assert (await store.available(), store.problem) == (False, message)
+        assert store.problem == message
         assert await store.load_policy(A) == stored("a.example")  # reading goes on
         end()
     await store.save_policies([stored("b.example")])
-    assert (await store.available(), store.problem) == (True, None)
+    assert store.problem is None
 
 
 async def test_file_that_is_no_database(path: Path, new_store: OpenStore) -> None:
@@ -182,7 +182,7 @@ async def test_damaged_database_is_reported_when_read(filled: Path, new_store: O
         with pytest.raises(StoreUnavailable) as caught:
             await store.load_policy(A)
         message = str(caught.value)
-        assert (await store.available(), store.problem) == (False, message)
+        assert store.problem == message
     assert message == f"SQLite database {filled}: damaged; {LEFT_ALONE}"
 
 
