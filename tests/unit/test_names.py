@@ -119,3 +119,20 @@ def test_parse_gives_a_canonical_name_or_its_error(text: str) -> None:
 @given(host_names)
 def test_an_a_label_name_is_its_own_form(name: str) -> None:
     assert Domain.parse(name) == name
+
+
+@relaxed
+@given(
+    host_names
+    | st.text("aZ09._-", max_size=20)
+    | st.from_regex(r"([a-z0-9_-]{1,64}\.){1,4}[a-z0-9_-]{1,64}", fullmatch=True)
+)
+def test_canonical_names_are_read_faster_and_alike(text: str) -> None:
+    def read(name: str) -> object:
+        try:
+            return Domain.parse(name)
+        except NameInvalid as exc:
+            return str(exc)
+
+    if not text.endswith("."):
+        assert read(text) == read(text + ".")  # with the final dot it takes the longer way

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stsguard.core import postfix_log
 from stsguard.core.errors import ResultType
 from stsguard.core.postfix_log import MAX_PROCESSES, MAX_PROXIED, LogReader
+from stsguard.core.postfix_log_lines import LineParser
 from stsguard.core.postfix_log_state import MAX_ATTEMPTS
 from stsguard.core.session import Seen, Session, Source
 from stsguard.names import Domain
@@ -835,3 +836,22 @@ def test_remembered_names_are_bounded() -> None:
     for number in range(postfix_log.MAX_HOSTS + 5):
         log.feed(line(report(domain=f"d{number}.example")), NOW)
     assert len(log._hosts) <= postfix_log.MAX_HOSTS
+
+
+# Minutes from a moment on; summer time ended in Berlin at the first.
+STARTS = (datetime(2025, 10, 25, 23, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 12, 31, tzinfo=UTC))
+STAMPS = st.builds(
+    lambda start, minutes, seconds: f"{start + timedelta(minutes=minutes):%b %e %H:%M}:{seconds:02}",
+    st.sampled_from(STARTS),
+    st.integers(0, 240) | st.integers(0, 500_000),
+    st.integers(0, 60),
+)
+
+
+@given(st.lists(STAMPS, min_size=2, max_size=6), st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns"]))
+def test_time_stamp_is_read_alike_whatever_came_before(stamps: list[str], zone: str) -> None:
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    parser = LineParser("postfix", ZoneInfo(zone))
+    for stamp in [*stamps, *stamps]:  # the second time its minute may be known
+        text = f"{stamp} relay1 x: y"
+        assert parser.parse_time(text, now) == LineParser("postfix", ZoneInfo(zone)).parse_time(text, now)

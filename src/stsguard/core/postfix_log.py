@@ -78,6 +78,7 @@ _NOT_STARTED = re.compile(
 # Postfix writes these words behind the remote host's own.
 _AFTER_HELO = re.compile(r"host \S+ said: .*\(in reply to (?:MAIL FROM|RCPT TO|DATA|end of DATA) command\)")
 
+_NO_FAILURE = (None, "")
 _HANDSHAKE: Failure = (ResultType.VALIDATION_FAILURE, HANDSHAKE_REASON)
 _TLSA_INVALID: Failure = (ResultType.TLSA_INVALID, TLSA_UNUSABLE_REASON)
 _NO_STARTTLS: Failure = (ResultType.STARTTLS_NOT_SUPPORTED, "")
@@ -152,9 +153,7 @@ class LogReader:
         found = self._parser.parse(line, now)
         if found is None:
             return []
-        if found.program == "tlsproxy":
-            return self._feed_proxy(found)
-        return self._feed_smtp(found)
+        return self._feed_smtp(found) if found.program == "smtp" else self._feed_proxy(found)
 
     def _host(self, text: str) -> Domain | None:
         """A name of the log in canonical form: most come again and again."""
@@ -231,7 +230,7 @@ class LogReader:
         return proxied
 
     def _recently_proxied(self, endpoint: Endpoint, at: datetime) -> Proxied | None:
-        proxied = self._proxied.get((endpoint.host, endpoint.address)) if self._proxied else None
+        proxied = self._proxied.get((endpoint.host, endpoint.address))
         return proxied if proxied is not None and at - proxied.at <= PROXY_LIFE else None
 
     def _establish(self, line: Line, process: Process, event: TlsEstablished) -> None:
@@ -240,7 +239,7 @@ class LogReader:
             keep(self._tls_services, MAX_SERVICES)
         attempt = open_attempt(process, event.endpoint)
         attempt.word, attempt.reused = event.word, event.reused
-        proxied = self._recently_proxied(event.endpoint, line.at)
+        proxied = self._recently_proxied(event.endpoint, line.at) if self._proxied else None
         if proxied is not None and not event.reused:
             attempt.suspected = attempt.suspected or proxied.suspected
             attempt.tlsa_unusable = attempt.tlsa_unusable or proxied.tlsa_unusable
@@ -280,7 +279,7 @@ class LogReader:
     def _finish(self, line: Line, process: Process, event: Delivery) -> list[Session]:
         """All that is known of the connections of this delivery, once one of its recipients is told of."""
         this = (event.queue_id, event.endpoint, event.delays)
-        if this == process.finished and not process.attempts and not process.skipped:
+        if not process.attempts and not process.skipped and this == process.finished:
             return []  # a further recipient of the same connection
         process.finished = this
         domain = self._host(event.recipient_domain)
@@ -348,12 +347,16 @@ class LogReader:
                 return []
             if attempt.tlsa_unusable:
                 failure = _TLSA_INVALID
-        if self._reported_by_proxy(line, attempt, domain, failed=failure is not None):
+        if self._proxied and self._reported_by_proxy(line, attempt, domain, failed=failure is not None):
             return []
         seen = Seen.SUCCESS if failure is None else Seen.FAILURE
         level = event.tls.level if event.tls and attempt.endpoint == event.endpoint else ""
-        session = self._session(line, seen, domain, attempt.endpoint, failure=failure, level=level)
-        return [session._replace(accepted_unverified=seen is Seen.SUCCESS and attempt.word != VERIFIED)]
+        accepted = failure is None and attempt.word != VERIFIED
+        return [
+            self._session(
+                line, seen, domain, attempt.endpoint, failure=failure, level=level, accepted_unverified=accepted
+            )
+        ]
 
     def _reported_by_proxy(self, line: Line, attempt: Attempt, domain: Domain, *, failed: bool) -> bool:
         """Whether a TLSRPT line of tlsproxy(8) is this connection's session."""
@@ -410,20 +413,31 @@ class LogReader:
         level: str = "",
         tls_tried: bool = False,
         new: bool = True,
+        accepted_unverified: bool = False,
     ) -> Session:
-        result_type, reason = failure or (None, "")
+        result_type, reason = failure or _NO_FAILURE
+        host, address, port = endpoint
+        # By position: keywords take twice as long, and this is once a delivery.
         return Session(
-            at=line.at,
-            source=Source.LOG,
-            instance=self._instance,
-            seen=seen,
-            recipient_domain=domain,
-            result_type=result_type,
-            failure_reason_code=reason,
-            receiving_mx_hostname=self._host(endpoint.host),
-            receiving_ip=endpoint.address,
-            port=endpoint.port,
-            new_connection=new,
-            tls_level=level,
-            tls_tried=tls_tried,
+            line.at,
+            Source.LOG,
+            self._instance,
+            seen,
+            domain,
+            None,  # policy_type, policy_domain and policy_strings
+            None,
+            (),
+            result_type,
+            reason,
+            "",
+            self._host(host),
+            "",
+            address,
+            "",
+            port,
+            new,
+            level,
+            (),
+            tls_tried,
+            accepted_unverified,
         )

@@ -8,6 +8,7 @@ above 1.
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from typing import NamedTuple
 
 from stsguard.core.errors import ResultType
@@ -17,8 +18,10 @@ MAX_LINE_LENGTH = 8192  # Postfix cuts its own lines at 2,000 and rsyslog at 8,0
 MAX_REASON_LENGTH = 100  # OpenSSL's longest text has 60
 TLSA_UNUSABLE_REASON = "all-TLSA-records-unusable"  # as Postfix 3.10 spells them in its TLSRPT lines
 HANDSHAKE_REASON = "tls-handshake-failure"
+_ENDPOINTS_IN_MEMORY = 4096
 _SAME_MINUTE = timedelta(days=180)  # later, the same stamp is of the next year
 _LEAP_SECOND = 60
+_SECONDS = {f"{second:02}": timedelta(seconds=second) for second in range(_LEAP_SECOND + 1)}
 _FUTURE = timedelta(days=1)  # a classic stamp further ahead than a wrong clock explains is of the year before
 
 
@@ -252,12 +255,12 @@ class LineParser:
         )
         self._tags: dict[str, tuple[str, str, int] | None] = {}
         self._time_zone = time_zone
-        self._last_stamp = self._last_minute = ("", datetime.min.replace(tzinfo=UTC))
+        self._last_minute = ("", datetime.min.replace(tzinfo=UTC))
 
     def parse(self, line: str, now: datetime) -> Line | None:
         """What the line says; None where it says nothing of TLS or deliveries, or is of another program."""
         end = line.find("]: ", 0, _MAX_HEADER)
-        start = _stamp_length(line)
+        start = line.find(" ", 0, _MAX_HEADER) if line[4:5] == "-" else _CLASSIC_LENGTH
         tag = line[start:end]
         try:
             known = self._tags[tag]
@@ -271,7 +274,8 @@ class LineParser:
         at = self._parse_stamp(line[:start], now)
         if at is None:
             return None
-        return Line(at, *known, event)
+        service, program, process_id = known
+        return Line(at, service, program, process_id, event)
 
     def _learn(self, tag: str) -> tuple[str, str, int] | None:
         """Service, program and process id of host and tag, if it is one of ours."""
@@ -287,28 +291,23 @@ class LineParser:
         return self._parse_stamp(line[: _stamp_length(line)], now)
 
     def _parse_stamp(self, stamp: str, now: datetime) -> datetime | None:
-        if stamp == self._last_stamp[0]:
-            return self._last_stamp[1]
+        minute, at = self._last_minute
+        if stamp[:13] == minute and now - at <= _SAME_MINUTE and (after := _SECONDS.get(stamp[13:])) is not None:
+            return at + after
         if len(stamp) != _CLASSIC_LENGTH:
             return parse_iso(stamp, self._time_zone) if _IS_ISO.fullmatch(stamp) else None
         if not _IS_CLASSIC.fullmatch(stamp):
             return None
-        minute, at = self._last_minute
         seconds = int(stamp[13:])
         if seconds > _LEAP_SECOND:
             return None
-        if minute != stamp[:12] or now - at > _SAME_MINUTE:
-            start = parse_classic(stamp[:13] + "00", self._time_zone, now)
-            if start is None:
-                return None
-            at = start
-            local = at.astimezone(self._time_zone)
-            if local.replace(fold=1 - local.fold).astimezone(UTC) == at:  # else this minute comes twice
-                self._last_minute = (stamp[:12], at)
-        at += timedelta(seconds=seconds)
-        if stamp[:12] == self._last_minute[0]:
-            self._last_stamp = (stamp, at)
-        return at
+        start = parse_classic(stamp[:13] + "00", self._time_zone, now)
+        if start is None:
+            return None
+        local = start.astimezone(self._time_zone)
+        if local.replace(fold=1 - local.fold).astimezone(UTC) == start:  # else this minute comes twice
+            self._last_minute = (stamp[:13], start)
+        return start + timedelta(seconds=seconds)
 
 
 def _stamp_length(line: str) -> int:
@@ -377,7 +376,7 @@ def _parse_event(line: str, start: int) -> Event | None:
         if found is None:
             return None
         word, how, host, address, port = found.groups()
-        return TlsEstablished(Endpoint(host.lower(), address.lower(), int(port)), word, how == "reused")
+        return TlsEstablished(_endpoint_of(host, address, port), word, how == "reused")
     if found := _DELIVERY.match(line, start):
         # The true field stands last where a local part has forged one (see _ADDRESS).
         return None if _RELAY in (found["text"] or "") else _delivery(found)
@@ -441,7 +440,7 @@ def _delivery(found: re.Match[str]) -> Delivery:
     return Delivery(
         queue_id,
         domain or "",
-        Endpoint(host.lower(), address.lower(), int(port)) if host else None,
+        _endpoint_of(host, address, port) if host else None,
         int(use) if use else 1,
         delays,
         transmission,
@@ -461,4 +460,10 @@ def _tls_status(text: str) -> TlsStatus | None:
 
 
 def _endpoint(found: re.Match[str]) -> Endpoint:
-    return Endpoint(found["host"].lower(), found["address"].lower(), int(found["port"]))
+    return _endpoint_of(found["host"], found["address"], found["port"])
+
+
+@lru_cache(maxsize=_ENDPOINTS_IN_MEMORY)
+def _endpoint_of(host: str, address: str, port: str) -> Endpoint:
+    """The same one again for the lines of one connection."""
+    return Endpoint(host.lower(), address.lower(), int(port))
