@@ -5,6 +5,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -37,6 +38,7 @@ class Stsguard:
         settings: Settings | None = None,
         sessions: Sessions = (),
         label: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Describe it; nothing runs before `start`.
 
@@ -49,6 +51,7 @@ class Stsguard:
             settings: more configuration by section; it wins.
             sessions: its [[sessions]]; without any it hears of none.
             label: names its directory as well, where others of its name serve other queues.
+            environment: more variables; may be changed between two starts.
         """
         self._namespace = namespace
         self.name = name
@@ -60,6 +63,7 @@ class Stsguard:
         self._settings = settings or {}
         # Without a path of its own it would take the default, which belongs to this system's Postfix.
         self._sessions = sessions or ({"tlsrpt_socket": str(self.directory / "tlsrpt.sock")},)
+        self.environment = dict(environment or {})
         self._program: Program | None = None
 
     @property
@@ -85,12 +89,13 @@ class Stsguard:
         """
         outside = self._namespace.outside(self.directory)
         outside.mkdir(exist_ok=True)
-        self._namespace.outside(self.config_file).write_text(_toml(self._configuration(), self._sessions))
+        self._namespace.outside(self.config_file).write_text(toml(self._configuration(), self._sessions))
         (outside / "overrides.toml").write_text(self._overrides)
         before = len(self.log())
         with (outside / "log").open("ab") as log:
             command = [str(EXECUTABLE), "outbound", "--config", str(self.config_file)]
-            self._program = await asyncio.to_thread(self._namespace.spawn, command, log)
+            spawn = partial(self._namespace.spawn, command, log, environment=self.environment)
+            self._program = await asyncio.to_thread(spawn)
         limit = time.monotonic() + LIMIT_SECONDS
         while not (await self._listens() and any(text in self.log()[before:] for text in STORE_SEEN)):
             if not self.running:
@@ -205,7 +210,8 @@ class Stsguard:
         return configuration
 
 
-def _toml(configuration: Mapping[str, Mapping[str, Value]], sessions: Sessions) -> str:
+def toml(configuration: Settings, sessions: Sessions = ()) -> str:
+    """A configuration file of stsguard's."""
     # A JSON string, number, boolean or list of strings is the same in TOML.
     lines = []
     sections: list[tuple[str, Mapping[str, Value]]] = [(f"[{name}]", values) for name, values in configuration.items()]

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ acl:
   - id: update
     key: {key}
     action: update
-    update-type: [TXT, CNAME]
+    update-type: [{types}]
 template:
   - id: default
     storage: "{directory}"
@@ -94,6 +94,30 @@ def free_port(addresses: Sequence[str]) -> int:
     raise RuntimeError("no port is free at all of these addresses")
 
 
+def knot_configuration(
+    directory: Path,
+    addresses: Sequence[str],
+    port: int,
+    zones: Mapping[str, str],
+    outside: Callable[[Path], Path] = lambda path: path,
+    *,
+    types: str = "TXT, CNAME",
+) -> str:
+    """The configuration of a server that works in `directory`; the zones are written there, which is `outside` here.
+    `types` are those that an update may change."""
+    text = _CONFIGURATION.format(
+        directory=directory,
+        types=types,
+        listen=", ".join(f"{address}@{port}" for address in addresses),
+        key=KEY_NAME,
+        secret=SECRET,
+    )
+    for name, records in zones.items():
+        outside(directory / f"{name}.zone").write_text(f"$ORIGIN {name}.\n{records}")
+        text += f'  - domain: {name}\n    file: "{directory}/{name}.zone"\n'
+    return text if zones else text.removesuffix("zone:\n")
+
+
 @contextmanager
 def run_knot(
     directory: Path, addresses: Sequence[str], port: int, zones: Mapping[str, str], *, fake_time: str = ""
@@ -103,17 +127,8 @@ def run_knot(
     `fake_time` is how far its clock is off, as faketime(1) has it.
     """
     directory.mkdir(parents=True)
-    text = _CONFIGURATION.format(
-        directory=directory,
-        listen=", ".join(f"{address}@{port}" for address in addresses),
-        key=KEY_NAME,
-        secret=SECRET,
-    )
-    for name, records in zones.items():
-        (directory / f"{name}.zone").write_text(f"$ORIGIN {name}.\n{records}")
-        text += f'  - domain: {name}\n    file: "{directory}/{name}.zone"\n'
     configuration = directory / "knot.conf"
-    configuration.write_text(text if zones else text.removesuffix("zone:\n"))
+    configuration.write_text(knot_configuration(directory, addresses, port, zones))
     command = ["knotd", "-c", str(configuration)]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(

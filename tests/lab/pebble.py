@@ -50,17 +50,32 @@ class Pebble:
     @asynccontextmanager
     async def running(self, *, nonce_reject: int = 0, seconds: float = START_SECONDS) -> AsyncIterator[None]:
         """The server, answering, until the end."""
-        environment = {
-            **os.environ,
-            "PEBBLE_VA_NOSLEEP": "1",
-            "PEBBLE_WFE_NONCEREJECT": str(nonce_reject),
-            "PEBBLE_AUTHZREUSE": "0",
-        }
+        environment = self.environment(nonce_reject=nonce_reject)
         with (self.directory / "pebble.log").open("ab") as log, self._process(environment, log):
             async with asyncio.timeout(seconds):
                 while not await self._answers():  # noqa: ASYNC110 (a process that starts has no event)
                     await asyncio.sleep(0.05)
             yield
+
+    def environment(self, *, nonce_reject: int = 0) -> dict[str, str]:
+        """Its variables: no pauses, every authorisation anew."""
+        more = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": str(nonce_reject), "PEBBLE_AUTHZREUSE": "0"}
+        return {**os.environ, **more}
+
+    def write_config(self, seen_as: Path) -> Path:
+        """Write its configuration; the path, where its directory is `seen_as` by the program."""
+        config = {
+            "listenAddress": f"127.0.0.1:{self.port}",
+            "managementListenAddress": f"127.0.0.1:{self.management_port}",
+            "certificate": str(seen_as / "server.pem"),
+            "privateKey": str(seen_as / "server.key"),
+            "httpPort": self.http_port,
+            "tlsPort": self.tls_port,
+            "ocspResponderURL": "",
+            "externalAccountBindingRequired": False,
+        }
+        (self.directory / "pebble.json").write_text(json.dumps({"pebble": config}))
+        return seen_as / "pebble.json"
 
     async def root(self) -> ssl.SSLContext:
         """A client's context that trusts what this pebble issues."""
@@ -77,18 +92,7 @@ class Pebble:
 
     @contextmanager
     def _process(self, environment: dict[str, str], log: IO[bytes]) -> Iterator[None]:
-        config = {
-            "listenAddress": f"127.0.0.1:{self.port}",
-            "managementListenAddress": f"127.0.0.1:{self.management_port}",
-            "certificate": str(self.directory / "server.pem"),
-            "privateKey": str(self.directory / "server.key"),
-            "httpPort": self.http_port,
-            "tlsPort": self.tls_port,
-            "ocspResponderURL": "",
-            "externalAccountBindingRequired": False,
-        }
-        path = self.directory / "pebble.json"
-        path.write_text(json.dumps({"pebble": config}))
+        path = self.write_config(self.directory)
         command = ["pebble", "-config", str(path), "-dnsserver", f"{self.dns[0]}:{self.dns[1]}"]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
