@@ -251,7 +251,9 @@ class Hosting:
                     "http_listen": [f"inet:{POLICY_HOST}:80"],
                     "certificate_dir": str(DIRECTORY / "certificates"),
                     "acme_directory": self._pebble.directory_url,
-                    "acme_ca_file": str(DIRECTORY / "pebble" / self._pebble.ca_file.name),
+                    "acme_ca_file": str(
+                        DIRECTORY / "pebble" / self._pebble.ca_file.relative_to(self._pebble.directory)
+                    ),
                     "rua": [f"mailto:tlsrpt@{ZONE}"],
                     "record_ttl": "1m",
                     "inspect_every": "1m",
