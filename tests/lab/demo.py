@@ -1,5 +1,6 @@
 """`make demo`: what stsguard makes a real Postfix do, for destinations good and bad, beside what the RFCs demand, and
-what it reports of it, beside what Postfix alone would have reported.
+what it reports of it, beside what Postfix alone would have reported. Then a domain of our own: added, served with a
+certificate by ACME, and brought to enforce.
 
 All is real and nothing leaves the machine: a private namespace with signed DNS, a validating resolver, an HTTPS policy
 host, MX servers, `stsguard outbound`, and this system's Postfix with a configuration and a queue of its own. Exit
@@ -15,7 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tests.lab import postfix
+from tests.lab import hosting_demo, postfix
+from tests.lab.hosting import what_is_missing as what_hosting_misses
+from tests.lab.hosting_demo import Story, hosting_story
 from tests.lab.lab import Lab, PostfixPlan, what_is_missing
 from tests.lab.maillog import Outcome
 from tests.lab.namespace import LabFailed
@@ -88,7 +91,7 @@ class Shown:
 
 def main() -> int:
     """Run the demo; returns the exit status."""
-    missing = what_is_missing(*postfix.PROGRAMS)
+    missing = what_is_missing(*postfix.PROGRAMS) or what_hosting_misses()
     if missing:
         print(f"demo: {missing}", file=sys.stderr)
         return 2
@@ -98,7 +101,7 @@ def main() -> int:
         print(f"demo: {time.monotonic() - started:4.1f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        results = _results(progress)
+        results, story = _results(progress)
     except LabFailed as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 2
@@ -109,15 +112,19 @@ def main() -> int:
     print(f"\nThe reports of today ({results[0].run.version.postfix} is heard by its log):\n\n{_report_table(results)}")
     if any(result.alone is None for result in results):
         print(f"\nThis Postfix ({results[0].run.version.postfix}) has no TLSRPT; in brackets what 3.10 alone reports.")
+    print(f"\nA domain of our own, on a clock that the demo moves:\n\n{_story_table(story)}")
     disagreeing = [result for result in results if not result.agrees]
     for result in disagreeing:
         print(f"\n{result.run}\n  report: expected {result.expected}, got {result.reported}")
     verdict = "all agree" if not disagreeing else f"{len(disagreeing)} DISAGREE"
-    print(f"\n{len(results)} destinations, {verdict}, {time.monotonic() - started:.0f} s")
-    return 1 if disagreeing else 0
+    hosted = "brought to enforce" if story.agrees else "NOT AS IT HAS TO BE"
+    print(
+        f"\n{len(results)} destinations, {verdict}; a domain of our own, {hosted}; {time.monotonic() - started:.0f} s"
+    )
+    return 1 if disagreeing or not story.agrees else 0
 
 
-def _results(progress: Callable[[str], None]) -> list[Shown]:
+def _results(progress: Callable[[str], None]) -> tuple[list[Shown], Story]:
     version = _version()
     heard = _heard(version)
     scenarios = [replace(BY_NAME[name], daemon=MAIN_DAEMON) for name, _, _ in DESTINATIONS]
@@ -167,8 +174,10 @@ def _results(progress: Callable[[str], None]) -> list[Shown]:
             ]
 
         results = lab.call(run())
+        progress("a domain of our own: its DNS, a CA, stsguard inbound")
+        story = lab.call(hosting_story(lab, progress))
     progress("everything is stopped, and nothing of it is left")
-    return results
+    return results, story
 
 
 def _version() -> Version:
@@ -212,6 +221,12 @@ def _table(results: list[Shown]) -> str:
             )
         )
     return _columns(rows, COLUMNS)
+
+
+def _story_table(story: Story) -> str:
+    table = _columns([moment.row() for moment in story.moments], hosting_demo.COLUMNS)
+    ready = textwrap.indent(story.readiness.strip(), "  ")
+    return f"{table}\n\nThe certificate: {story.issuer}\nstsguard domain readiness, before enforce:\n{ready}"
 
 
 def _columns(rows: Sequence[tuple[str, ...]], columns: Sequence[tuple[str, int]]) -> str:

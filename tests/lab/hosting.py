@@ -14,6 +14,8 @@ from pathlib import Path
 from subprocess import CompletedProcess, run
 from typing import Any
 
+import dns.rdatatype
+
 from tests.lab.daemon import EXECUTABLE, Stsguard, toml
 from tests.lab.knot import KEY_NAME, SECRET, knot_configuration
 from tests.lab.lab import Lab
@@ -179,6 +181,22 @@ class Hosting:
         bundle = str(DIRECTORY / "bundle.pem")
         command = ["curl", "--silent", "--show-error", "--include", "--cacert", bundle, url]
         return await asyncio.to_thread(lambda: self._lab.namespace.run(command, check=False))
+
+    async def texts(self, name: str) -> list[str]:
+        """The TXT records of a name, as the resolver has them."""
+        answer = await self._lab.dns.lookup(name, "TXT")
+        return [
+            b"".join(rdata.strings).decode("ascii", "replace")
+            for rrset in answer.answer
+            for rdata in rrset
+            if rdata.rdtype == dns.rdatatype.TXT
+        ]
+
+    async def issuer(self, host: str) -> str:
+        """Who issued the certificate that `host` presents, in OpenSSL's words."""
+        command = ["openssl", "s_client", "-connect", f"{POLICY_HOST}:443", "-servername", host]
+        done = await asyncio.to_thread(lambda: self._lab.namespace.run(command, check=False))
+        return next((line for line in done.stdout.splitlines() if line.startswith("issuer=")), "")
 
     def log(self) -> str:
         """What the programs wrote, the end of it."""
