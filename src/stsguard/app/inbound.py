@@ -5,14 +5,15 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 from stsguard import __version__
 from stsguard.adapters import systemd
-from stsguard.adapters.clock import SystemClock
 from stsguard.app.certificates import build_certificates
-from stsguard.app.parts import build_resolver
+from stsguard.app.inspecting import build_inspecting
+from stsguard.app.parts import build_parts
 from stsguard.app.policy_serving import Listeners, PolicyServing
 from stsguard.app.policy_workers import PolicyWorkers
 from stsguard.app.serving import (
@@ -26,6 +27,7 @@ from stsguard.app.serving import (
     serve_admin,
 )
 from stsguard.app.settings import tell_of_changes, tell_of_settings
+from stsguard.app.steward import build_steward
 from stsguard.config.model import Config
 from stsguard.config.values import ListenAddress
 from stsguard.core.errors import ListenFailed
@@ -48,18 +50,20 @@ class InboundDaemon:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._clock = SystemClock()
         self._stores = open_stores(config.store.url)
         self._serving = PolicyServing(config, self._stores)
         self._workers: PolicyWorkers | None = None
-        resolver, _ = build_resolver(config)
+        parts = build_parts(config, self._stores.policies)
+        self._clock = parts.clock
         self._keeper = build_certificates(
             config,
-            resolver=resolver,
-            clock=self._clock,
+            resolver=parts.resolver,
+            clock=parts.clock,
             store=self._stores.certificates,
             policy_hosts=self._serving.hosting.policy_hosts,
         )
+        self._inspections = build_inspecting(config, parts, self._stores)
+        self._steward = build_steward(config, parts, self._stores)
         self._started_at = self._clock.now()
         self._stop = asyncio.Event()
         self._where: list[str] = []
@@ -68,7 +72,7 @@ class InboundDaemon:
         """Serve until SIGTERM or SIGINT.
 
         Raises:
-            ListenFailed: it can't start; the message says what to do.
+            ListenFailed, OperatorError: it can't start; the message says what to do.
         """
         tell_of_settings(self._config)
         loop = asyncio.get_running_loop()
@@ -137,6 +141,8 @@ class InboundDaemon:
             health.add("workers", self._workers.health)
         if self._keeper is not None:
             health.add("certificates", self._keeper.health)
+        health.add("inspections", self._inspections.health)
+        health.add("steward", self._steward.health)
         health.add("faults", faults_health)
         return health
 
@@ -146,13 +152,18 @@ class InboundDaemon:
             group.create_task(self._serving.follow())
             group.create_task(kept_up("policy fetches", self._serving.fetches.run_deletion))
             if self._keeper is not None:
-                group.create_task(kept_up("certificates", self._keep_certificates))
+                group.create_task(kept_up("certificates", self._once_read(self._keeper.run)))
+            group.create_task(kept_up("inspections", self._once_read(self._inspections.run)))
+            group.create_task(kept_up("steward", self._once_read(self._steward.run)))
 
-    async def _keep_certificates(self) -> None:
-        # Before the database was read no host would be known, and its certificate not looked after.
-        await self._serving.hosting.loaded.wait()
-        assert self._keeper is not None  # noqa: S101 (narrows the type)
-        await self._keeper.run()
+    def _once_read(self, run: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """`run` once the database was read: before, no domain would be known, and none looked after."""
+
+        async def wait_and_run() -> None:
+            await self._serving.hosting.loaded.wait()
+            await run()
+
+        return wait_and_run
 
     async def _say_ready(self, tasks: "list[asyncio.Task[Any]]") -> None:
         if self._workers is not None:
