@@ -1,7 +1,6 @@
 /* The sender and the bare reader of bench/sessions.py.
  *
- * send PATH COUNT KIND RATE: COUNT datagrams as libtlsrpt writes them, then END. KIND is repeat, differ or domains, as
- * described there. RATE 0 blocks where the queue is full, so that nothing is lost; otherwise so many are offered a
+ * send PATH COUNT KIND RATE: COUNT datagrams as libtlsrpt writes them, then END. KIND is one of those described there. RATE 0 blocks where the queue is full, so that nothing is lost; otherwise so many are offered a
  * second, and what does not fit is lost, as with libtlsrpt. It says when it is ready, waits for a line on standard
  * input, and at the end prints how many it sent.
  *
@@ -28,17 +27,21 @@ static int open_socket(const char *path, struct sockaddr_un *address) {
     return fd;
 }
 
-/* Seven in ten succeed, two have one failure, one has two. The last key is one that no reader knows. */
-static char *make(long number, int unique, int domains) {
+/* Seven in ten succeed, two have one failure, one has two; with `content` each has one, at an address of its own. The
+ * last key is one that no reader knows. */
+static char *make(long number, int unique, int domains, int content) {
+    static const int codes[] = {201, 202, 203, 204, 205};
     long shape = number % SHAPES, domain = domains ? number : shape % DOMAINS, kind = shape % 10;
     char details[1024] = "", extra[32] = "";
     char *text = malloc(2048);
-    int failures = kind < 7 ? 0 : kind < 9 ? 1 : 2, used = 0;
+    int failures = content ? 1 : kind < 7 ? 0 : kind < 9 ? 1 : 2, used = 0;
     for (int i = 0; i < failures; i++)
         used += snprintf(details + used, sizeof details - used,
             "%s{\"c\":%d,\"s\": \"192.0.2.10\",\"n\": \"mx%ld.d%ld.example\",\"h\": \"250-mx%ld.d%ld.example at your "
-            "service\\r\\n250-PIPELINING\\r\\n250-8BITMIME\\r\\n250 STARTTLS\",\"r\": \"198.51.%ld.%d\"}",
-            i ? "," : "\"failure-details\":[", i ? 205 : 202, shape % 3, domain, shape % 3, domain, shape % 250, i);
+            "service\\r\\n250-PIPELINING\\r\\n250-8BITMIME\\r\\n250 STARTTLS\",\"r\": \"198.%ld.%ld.%ld\"}",
+            i ? "," : "\"failure-details\":[", content ? codes[number % 5] : i ? 205 : 202, shape % 3, domain, shape % 3,
+            domain, content ? 18 + number / 65536 : 51, content ? number / 256 % 256 : shape % 250,
+            content ? number % 256 : i);
     if (failures)
         snprintf(details + used, sizeof details - used, "],");
     if (unique)
@@ -60,12 +63,12 @@ static double now(void) {
 static int send_all(const char *path, long count, const char *kind, double rate) {
     struct sockaddr_un to;
     int fd = open_socket(path, &to);
-    int unique = !strcmp(kind, "differ"), domains = !strcmp(kind, "domains");
-    long made = unique || domains ? count : SHAPES, sent = 0;
+    int unique = !strcmp(kind, "differ"), domains = !strcmp(kind, "domains"), content = !strcmp(kind, "content");
+    long made = unique || domains || content ? count : SHAPES, sent = 0;
     char **texts = malloc(made * sizeof *texts), line[16];
     size_t *sizes = malloc(made * sizeof *sizes);
     for (long i = 0; i < made; i++) {
-        texts[i] = make(i, unique, domains);
+        texts[i] = make(i, unique, domains, content);
         sizes[i] = strlen(texts[i]);
     }
     puts("ready");

@@ -3,10 +3,12 @@
 tlsrpt-collectd is tlsrpt-reporter's from PyPI, in an environment of its own below the user's cache directory; without
 it the rest is measured. Sender and readers share the machine, so read the ratios.
 
-Three loads, each with seven successes in ten sessions:
+Four loads, with seven successes in ten sessions but for `content`:
 
 repeat   4,096 kinds over 1,000 domains again and again, as real sessions do: a datagram has neither time nor id
 differ   the same, and no two alike: each has a key of its own that nobody reads, so every one has to be looked into
+content  1,000 domains, and no two alike in what is read: each session failed at an address of its own, by one of five
+         result types
 domains  each of a domain of its own: also every counter is a new one
 """
 
@@ -29,7 +31,12 @@ START_SECONDS = 30.0
 OFFERED = 20_000
 LONG_QUEUE = 512  # what the daemon advises; Linux has 10
 # Datagrams a run: of the fast readers, of the slow one. The daemon holds up to 50,000 counters between two flushes.
-LOADS = {"repeat": (2_000_000, 60_000), "differ": (200_000, 30_000), "domains": (40_000, 20_000)}
+LOADS = {
+    "repeat": (2_000_000, 60_000),
+    "differ": (200_000, 30_000),
+    "content": (40_000, 20_000),
+    "domains": (40_000, 20_000),
+}
 SMOKE = 2_000
 
 
@@ -190,24 +197,29 @@ def _readers(program: Path, directory: Path, *, install: bool) -> dict[str, Call
     return {"C": reference, "stsguard": ours, **({"collectd": collectd} if peer else {})}
 
 
-def _ratio(runs: list[dict[str, Result]], of: str, figure: str, *, inverse: bool = False) -> str:
+def _ratio(
+    runs: list[dict[str, Result]], of: str, figure: str, *, inverse: bool = False, whose: str = "stsguard"
+) -> str:
     """The median of our figure by that of another reader, or the other way round."""
     if of not in runs[0]:
         return "-"
-    ratios = [getattr(run["stsguard"], figure) / getattr(run[of], figure) for run in runs]
+    ratios = [getattr(run[whose], figure) / getattr(run[of], figure) for run in runs]
     return f"{statistics.median([1 / each for each in ratios] if inverse else ratios):.2f}"
 
 
 def _print_rates(readers: dict[str, Callable[[Load], Result]], repeats: int, *, smoke: bool) -> None:
     print(f"datagrams without loss, median of {repeats} (python -m bench sessions)")
-    print("load      datagrams/s   µs CPU each   rate of collectd   CPU less than collectd   rate of C reader")
+    print(
+        "load      datagrams/s   µs CPU each   rate of collectd   CPU less than collectd   rate of C reader   "
+        "C reader's of collectd"
+    )
     for kind, (fast, slow) in LOADS.items():
         counts = {name: SMOKE if smoke else slow if name == "collectd" else fast for name in readers}
         runs = [{name: reader(Load(kind, counts[name])) for name, reader in readers.items()} for _ in range(repeats)]
         rate, cpu = (statistics.median(getattr(run["stsguard"], figure) for run in runs) for figure in ("rate", "cpu"))
         by_rate, by_cpu = _ratio(runs, "collectd", "rate"), _ratio(runs, "collectd", "cpu", inverse=True)
-        of_c = _ratio(runs, "C", "rate")
-        print(f"{kind:8}  {rate:11.0f}   {cpu:11.1f}   {by_rate:>16}   {by_cpu:>22}   {of_c:>16}")
+        of_c, limit = _ratio(runs, "C", "rate"), _ratio(runs, "collectd", "rate", whose="C")
+        print(f"{kind:8}  {rate:11.0f}   {cpu:11.1f}   {by_rate:>16}   {by_cpu:>22}   {of_c:>16}   {limit:>22}")
 
 
 def _print_loss(readers: dict[str, Callable[[Load], Result]], repeats: int, queue: int, *, smoke: bool) -> None:
