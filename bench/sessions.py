@@ -233,7 +233,7 @@ def _print_loss(readers: dict[str, Callable[[Load], Result]], repeats: int, queu
 
 def main(*, smoke: bool) -> None:
     """Print rates and losses."""
-    repeats = 1 if smoke else 5
+    repeats = 1 if smoke else 3
     with tempfile.TemporaryDirectory() as name:
         program = _compile(Path(name))
         if program is None:
