@@ -62,7 +62,7 @@ async def test_ready_domain_is_brought_to_enforce_by_typing_its_name(tmp_path: P
     async with in_testing(tmp_path, 15, RECORD) as site:
         out = await site.ok("readiness", NAME)
         assert out.endswith("ready to enforce\n")
-        assert "ok       testing-time: 15 of 14 days in testing" in out
+        assert "ok       testing-time: 15 days in testing, where 14 are needed" in out
         refused = await site.run("mode", NAME, "enforce")
         assert (refused.exit_code, "give --confirm a.example. Nothing was changed" in refused.output) == (1, True)
         out = await site.ok("mode", NAME, "enforce", "--confirm", NAME)

@@ -206,7 +206,7 @@ def test_an_alias_follows_no_other_and_no_target_that_goes() -> None:
 
 def test_quiet_since_is_never_in_the_future() -> None:
     domain, event = quiet(added(), NOW + 9 * DAY, NOW + DAY)
-    assert (domain.quiet_since, event.what) == (NOW + DAY, "no finding any more")
+    assert (domain.quiet_since, event.what) == (NOW + DAY, "no finding")
     domain, event = quiet(domain, None, NOW + 2 * DAY)
     assert (domain.quiet_since, event.what) == (None, "findings")
 

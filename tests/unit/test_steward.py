@@ -112,7 +112,7 @@ async def test_the_whole_life_with_dynamic_updates(desk: Desk) -> None:
     assert NAME not in world.records
     assert desk.domain.stage is Stage.RETIRED
     assert (desk.domain.stage_since - retired_at).days >= 30
-    assert [event.what for event in world.domains.history if event.what != "no finding any more"][-4:] == [
+    assert [event.what for event in world.domains.history if event.what != "no finding"][-4:] == [
         "served",
         "published",
         "record gone",

@@ -97,10 +97,11 @@ def _testing_item(domain: HostedDomain, now: datetime) -> ReadinessItem:
         return ReadinessItem(code, ItemState.FAILED, text)
     from_at = domain.stage_since + MIN_TESTING
     days = max(0, (now - domain.stage_since).days)
-    text = f"{days} of {MIN_TESTING.days} days in testing, since {domain.stage_since:%Y-%m-%d %H:%M} UTC"
+    since = f"since {domain.stage_since:%Y-%m-%d %H:%M} UTC"
     if now < from_at:
+        text = f"{days} of {MIN_TESTING.days} days in testing, {since}"
         return ReadinessItem(code, ItemState.FAILED, text, from_at)
-    return ReadinessItem(code, ItemState.OK, text)
+    return ReadinessItem(code, ItemState.OK, f"{days} days in testing, where {MIN_TESTING.days} are needed, {since}")
 
 
 def _record_item(domain: HostedDomain, inspection: Inspection) -> ReadinessItem:

@@ -139,7 +139,7 @@ def quiet(domain: HostedDomain, since: datetime | None, now: datetime) -> Change
     """No finding above a note since then; None: there is one."""
     now = max(now, latest_instant(domain))
     since = None if since is None else min(since, now)
-    what = "no finding any more" if since else "findings"
+    what = "no finding" if since else "findings"
     return replace(domain, quiet_since=since), HistoryEvent(now, what)
 
 
