@@ -24,6 +24,8 @@ from stsguard.ports import Clock, CounterStore
 log = logger(__name__)
 
 LOCAL_TIME = Path("/etc/localtime")
+# The database opens beside the start: whoever is stopped before the first position is in it begins at the end of the log.
+FIRST_RETRY_SECONDS = 0.05
 STORE_RETRY_SECONDS = 1.0
 # syslog_name of the transport that carries our own reports where Postfix is older than 3.10 (postfix/master.cf):
 # RFC 8460 §3: a sender SHOULD NOT report the sessions of its reports.
@@ -83,11 +85,13 @@ class MailLog:
 
     async def _stored_position(self) -> str:
         """Where the last process stopped. Without the database nobody knows, so nothing is counted before it opens."""
+        pause = FIRST_RETRY_SECONDS
         while True:
             try:
                 positions = await self._store.load_positions()
             except StoreUnavailable:
-                await asyncio.sleep(STORE_RETRY_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, STORE_RETRY_SECONDS)
             else:
                 self._intake.restore(self._instance.syslog_name, positions)
                 self._remember(positions.get(self._memory_name, ""))
