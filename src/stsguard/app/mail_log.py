@@ -24,7 +24,7 @@ from stsguard.ports import Clock, CounterStore
 log = logger(__name__)
 
 LOCAL_TIME = Path("/etc/localtime")
-# The database opens beside the start: whoever is stopped before the first position is in it begins at the end of the log.
+# The database opens beside the start: whoever is stopped before the first position is in it begins at the log's end.
 FIRST_RETRY_SECONDS = 0.05
 STORE_RETRY_SECONDS = 1.0
 # syslog_name of the transport that carries our own reports where Postfix is older than 3.10 (postfix/master.cf):
