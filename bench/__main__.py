@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHES = ("socketmap", "discovery", "policy_host", "startup", "maillog", "reports", "sessions")
+BENCHES = ("socketmap", "discovery", "policy_host", "startup", "maillog", "reports", "sessions", "intake")
 
 
 def main(arguments: list[str]) -> int:

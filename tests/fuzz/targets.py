@@ -340,6 +340,77 @@ def mail_log(data: bytes) -> None:
         _check_message(session.failure_reason_code + session.receiving_ip + session.tls_level)
 
 
+def received_report(data: bytes) -> None:
+    """A report that somebody sent, in JSON (RFC 8460 §4)."""
+    from stsguard.core.errors import ReportInvalid
+    from stsguard.core.received_report import MAX_WARNINGS
+    from stsguard.core.tlsrpt_report_received import MAX_DETAILS, MAX_POLICIES, parse_received
+
+    try:
+        found = parse_received(data)
+    except ReportInvalid as exc:
+        _check_message(str(exc))
+        return
+    assert found.start_at <= found.end_at
+    assert len(found.policies) <= MAX_POLICIES
+    assert sum(len(policy.details) for policy in found.policies) <= MAX_DETAILS
+    warnings = list(found.all_warnings())
+    assert len(warnings) <= MAX_WARNINGS + 1
+    for policy in found.policies:
+        assert min(policy.successes, policy.failures, *(detail.sessions for detail in policy.details)) >= 0
+    texts = (
+        *(found.organization_name, found.contact_info, found.report_id),
+        *(text for policy in found.policies for text in (*policy.policy_strings, *policy.mx_hosts)),
+        *(policy.policy_domain_text for policy in found.policies),
+    )
+    for text in texts:
+        assert "\0" not in text
+        text.encode()
+    for warning in warnings:
+        assert warning.text.isprintable(), repr(warning.text)
+
+
+def received_mail(data: bytes) -> None:
+    """A mail with reports in it (RFC 8460 §5.3)."""
+    from stsguard.core.received_mail import MAX_REPORTS, find_reports
+
+    found = find_reports(data)
+    assert len(found.parts) <= MAX_REPORTS
+    header = found.header
+    for text in (header.from_address, header.subject, header.message_id, header.report_domain, header.submitter):
+        assert "\0" not in text
+        text.encode()
+    for part in found.parts:
+        assert 0 < len(part.content) <= len(data)
+        part.name.encode()
+    for warning in found.warnings:
+        assert warning.text.isprintable(), repr(warning.text)
+
+
+def gzip_file(data: bytes) -> None:
+    """A report file that begins as gzip (RFC 1952)."""
+    _unpack(b"\x1f\x8b" + data)
+
+
+def zip_file(data: bytes) -> None:
+    """A report file that begins as a zip archive."""
+    _unpack(b"PK\x03\x04" + data)
+
+
+def _unpack(data: bytes) -> None:
+    from stsguard.core.errors import ReportInvalid
+    from stsguard.core.unpack import Limits, unpack
+
+    limits = Limits(max_compressed=4096, max_decompressed=10_000, max_entries=3)
+    try:
+        found = unpack(data, limits)
+    except ReportInvalid as exc:
+        _check_message(str(exc))
+        return
+    assert 0 < len(found.documents) <= limits.max_entries
+    assert sum(map(len, found.documents)) <= 3 * limits.max_decompressed
+
+
 def _check_message(text: str) -> None:
     """It goes to logs and terminals: nothing in it may act there, and it may not fill them."""
     assert text.isprintable(), repr(text)
@@ -365,6 +436,10 @@ TARGETS: dict[str, Target] = {
     "media_type": media_type,
     "mx_pattern": mx_pattern,
     "policy": policy,
+    "gzip_file": gzip_file,
+    "received_mail": received_mail,
+    "received_report": received_report,
+    "zip_file": zip_file,
     "sts_record": sts_record,
     "tlsrpt_event": tlsrpt_event,
     "tlsrpt_record": tlsrpt_record,

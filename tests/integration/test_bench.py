@@ -13,5 +13,6 @@ def test_benches_run() -> None:
     assert "bare uvloop server" in done.stdout
     assert "a day of 40,000 sessions over 500 domains" in done.stdout
     assert "datagrams without loss" in done.stdout
+    assert "times its rate" in done.stdout
     assert "of hello world" in done.stdout
     assert "a change is served after" in done.stdout

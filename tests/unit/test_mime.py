@@ -15,7 +15,7 @@ from tests.strategies import relaxed
 
 def walked(message: bytes) -> tuple[list[Leaf], list[str]]:
     notes = Notes()
-    leaves = list(Walk(notes).leaves(message))
+    leaves = list(Walk(notes).leaves(*split(message)))
     return leaves, [warning.code for warning in notes.of_report()]
 
 

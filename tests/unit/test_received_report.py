@@ -1,6 +1,7 @@
 """Received reports as values, and the collector of warnings."""
 
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 from stsguard.core.received_report import (
     MAX_WARNING_LENGTH,
@@ -52,3 +53,8 @@ def test_there_are_not_more_warnings_than_that() -> None:
         notes.add(WarningCode.SUMS_DIFFER, "text", at)
     assert notes.of_report() == (ReceivedWarning(WarningCode.WARNINGS_LEFT_OUT, "7 more warnings of policies"),)
     assert notes.of(MAX_WARNINGS) == ()
+
+
+def test_each_code_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs/received.md").read_text(encoding="utf-8")
+    assert [code for code in WarningCode if f"`{code}`" not in text] == []

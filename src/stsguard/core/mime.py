@@ -25,7 +25,6 @@ WANTED = frozenset(
     }
 )
 
-_END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 _PARAMETER = re.compile(r";\s*([^\s=;\"]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"?|([^;]*))", re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _PIECE = re.compile(r"([^*]+)\*(?:(\d{1,3})(\*)?)?", re.ASCII)
@@ -60,9 +59,8 @@ class Walk:
     _left: int = MAX_PARTS
     _warned: set[WarningCode] = field(default_factory=set)
 
-    def leaves(self, message: bytes) -> Iterator[Leaf]:
-        """Each part of `message` that holds no others, in order."""
-        header, body = split(message)
+    def leaves(self, header: Header, body: bytes) -> Iterator[Leaf]:
+        """Each part of the message that `split` made these of, as far as it holds no others, in order."""
         return self._within(header, header, body, 0, 0)
 
     def _within(self, header: Header, message: Header, body: bytes, level: int, depth: int) -> Iterator[Leaf]:
@@ -126,10 +124,11 @@ def split(data: bytes) -> tuple[Header, bytes]:
     """The header fields in `WANTED`, the first of each and unfolded, and the body."""
     if data.startswith((b"\n", b"\r\n")):
         return {}, data.lstrip(b"\r\n")
-    found = _END_OF_HEADER.search(data, 0, MAX_HEADER_BYTES)
-    if found is None:
-        return (_fields(data[:MAX_HEADER_BYTES]), b"")
-    return _fields(data[: found.start()]), data[found.end() :]
+    crlf = data.find(b"\n\r\n", 0, MAX_HEADER_BYTES)
+    end = data.find(b"\n\n", 0, crlf if crlf >= 0 else MAX_HEADER_BYTES)
+    if end >= 0:
+        return _fields(data[:end]), data[end + 2 :]
+    return (_fields(data[:crlf]), data[crlf + 3 :]) if crlf >= 0 else (_fields(data[:MAX_HEADER_BYTES]), b"")
 
 
 def _fields(text: bytes) -> Header:

@@ -81,11 +81,11 @@ def find_reports(message: bytes) -> ReceivedMail:
     if message.startswith((b"From ", b">From ")):  # the first line of mbox
         message = message.partition(b"\n")[2]
     notes = Notes()
-    header = split(message)[0]
+    header, body = split(message)
     outer = _mail_header(header)
     labelled: list[ReportPart] = []
     others: list[ReportPart] = []
-    for leaf in Walk(notes).leaves(message):
+    for leaf in Walk(notes).leaves(header, body):
         certain = _TLSRPT.match(leaf.media_type) is not None
         content = _content(leaf, certain or _NAME.search(leaf.name) is not None, notes)
         if content:

@@ -5,7 +5,7 @@ a terminal, a CSV file or a page: who prints it escapes it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 
@@ -149,13 +149,15 @@ class ReceivedReport:
             yield from policy.warnings
 
 
-@dataclass(slots=True)
 class Notes:
     """Collects warnings while a report is read: one for each code and policy, with its first text and a count."""
 
-    _kept: dict[int, dict[WarningCode, tuple[str, int]]] = field(default_factory=dict)
-    _number: int = 0
-    _more: int = 0
+    __slots__ = ("_kept", "_more", "_number")
+
+    def __init__(self) -> None:
+        self._kept: dict[int, dict[WarningCode, tuple[str, int]]] = {}
+        self._number = 0
+        self._more = 0
 
     def add(self, code: WarningCode, text: str, policy: int = -1) -> None:
         """One deviation, of the report itself or of the policy of that number."""
@@ -171,7 +173,7 @@ class Notes:
 
     def of(self, policy: int) -> tuple[ReceivedWarning, ...]:
         """Those of one policy."""
-        found = self._kept.get(policy)
+        found = self._kept.get(policy) if self._kept else None
         return tuple(ReceivedWarning(code, *told) for code, told in found.items()) if found else ()
 
     def of_report(self) -> tuple[ReceivedWarning, ...]:

@@ -37,6 +37,7 @@ _RFC = {
         *("failed-session-count", "additional-information", "failure-reason-code"),
     ),
 }
+_EXACT = {kind: frozenset(names) for kind, names in _RFC.items()}
 # Names of the drafts (draft-ietf-uta-smtp-tlsrpt-00 and later) and of programs, with the RFC's for them.
 _OTHER = {
     "report": {"organisation-name": "organization-name", "policy": "policies"},
@@ -200,6 +201,8 @@ class _Shaper:
     def _keys(self, found: dict[str, object], kind: str, where: str, *, also: tuple[str, ...] = ()) -> Object:
         """`found` by the RFC's names of its keys. An exact name counts before another for the same."""
         exact = _RFC[kind]
+        if found.keys() <= _EXACT[kind]:
+            return found
         known: dict[str, object] = {key: found[key] for key in exact if key in found}
         for key, value in found.items():
             if key in exact:
@@ -225,12 +228,14 @@ class _Shaper:
         return name, WarningCode.UNKNOWN_KEY if name is None else WarningCode.KEY_SPELLING
 
     def _text(self, found: Object, key: str, where: str) -> str:
+        value = found.get(key)
+        if type(value) is str and 0 < len(value) <= MAX_TEXT_LENGTH and value.isprintable():
+            return value  # nearly always
         path = key if where == "the report" else f"{where}.{key}"
         if key not in found:
             if key not in _OPTIONAL and found is not _ABSENT:
                 self._note(WarningCode.MISSING_KEY, f"{path} is missing")
             return ""
-        value = found[key]
         if isinstance(value, list) and len(value) == 1:
             self._note(WarningCode.ARRAY_FOR_VALUE, f"{path}: an array where a string belongs")
             value = value[0]
@@ -269,12 +274,14 @@ class _Shaper:
         return tuple(self._cleaned(text, MAX_STRING_LENGTH, path) for text in texts[:MAX_STRINGS])
 
     def _count(self, found: Object, key: str, where: str) -> int | None:
+        value = found.get(key)
+        if type(value) is int and 0 <= value <= MAX_SAFE_INTEGER:
+            return value
         path = f"{where}.{key}"
         if key not in found:
             if found is not _ABSENT:
                 self._note(WarningCode.MISSING_KEY, f"{path} is missing")
             return None
-        value = found[key]
         if isinstance(value, str) and value.strip().isascii() and value.strip().lstrip("+-").isdigit():
             self._note(WarningCode.COUNT_AS_TEXT, f"{path}: {quoted(value)} is a string")
             value = int(value.strip()[:20])

@@ -6,6 +6,7 @@ comes out in UTF-8. Left out on purpose: other packings, encrypted archives, zip
 """
 
 import codecs
+import re
 import zlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,7 @@ from stsguard.core.unzip import ZIP_MAGIC, unzip
 
 GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952 §2.3.1
 _MAX_MEMBERS = 16  # RFC 1952 §2.2 lets a file have several; each costs a new inflater
+_PLAIN = re.compile(rb"\{[^\0]")  # as nearly all begin
 _SPACE = b" \t\r\n"
 
 _MARKS = (  # UTF-32 first: its little-endian mark begins as that of UTF-16
@@ -46,7 +48,7 @@ class Limits:
     max_entries: int = 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unpacked:
     """The JSON texts found, in UTF-8: one, but for an archive with several. `how` they came."""
 
@@ -79,7 +81,7 @@ def unpack(data: bytes, limits: Limits = DEFAULT_LIMITS, *, media_type: str = ""
         how, contents = Packing.PLAIN, (data,)
     if media_type and _packing_of(media_type) not in {None, how}:
         notes.add(WarningCode.MEDIA_TYPE, f"{quoted(media_type)} that is {how}")
-    documents = tuple(_utf8(content, notes) for content in contents)
+    documents = tuple([content if _PLAIN.match(content) else _utf8(content, notes) for content in contents])
     return Unpacked(documents, how, notes.of_report())
 
 
