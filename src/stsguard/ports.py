@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from stsguard.core.dane import Answer, MxRecord, TlsaRecord
+from stsguard.core.dkim_verdict import DkimVerdict
 from stsguard.core.findings import HostingFinding, SeenFinding
 from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
 from stsguard.core.inspection import Inspection, PolicyAt, RecordAt
@@ -273,6 +274,14 @@ class Signer(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """`message` with a DKIM-Signature field in front."""
+
+
+class ReportVerifier(Protocol):
+    """Verifies the DKIM signatures of report mail (RFC 8460 §3)."""
+
+    async def verify(self, message: bytes, received_at: datetime) -> DkimVerdict:
+        """The verdict on a mail as it was received at that time, to be had soon after: keys and signatures expire.
+        Never raises; its status is TEMPORARY where a key could not be looked up and another try may tell."""
 
 
 class DomainStore(Protocol):

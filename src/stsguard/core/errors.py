@@ -9,6 +9,7 @@
     │   ├── PolicyFetchFailed     the policy could not be had, for a closed set of reasons   RFC 8461 §3.3
     │   ├── CertificateInvalid    a certificate can't be read                         RFC 5280 §4.1
     │   ├── ReportInvalid         a report is not what RFC 8460 §4 says                RFC 8460 §4.4
+    │   ├── SignatureInvalid      a DKIM signature or its key can't be valid          RFC 6376 §6.1
     │   ├── RequestInvalid        a client of ours does not speak socketmap
     │   ├── ClientHelloInvalid    what opens a TLS connection is no ClientHello       RFC 8446 §4.1.2
     │   └── EventInvalid          what the MTA told of a TLS session can't be read
@@ -135,6 +136,10 @@ class CertificateInvalid(PeerError):
 
 class ReportInvalid(PeerError):
     """A report that is not as RFC 8460 §4 has it. The message says where."""
+
+
+class SignatureInvalid(PeerError):
+    """A DKIM signature that is not valid, or whose key does not permit it. The mail counts as not signed by it."""
 
 
 class RequestInvalid(PeerError):
