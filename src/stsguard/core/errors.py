@@ -20,6 +20,7 @@
     ├── OurFault                  we, or the machine we run on, failed
     │   ├── StoreUnavailable      the database can't be read or written
     │   ├── ListenFailed          a socket can't be opened
+    │   ├── SpoolFailed           a received report can't be kept or read; SpoolFull where there is no room for it
     │   └── PostfixUnreadable     the Postfix on this machine can't be asked about itself
     └── OperatorError             what the operator wrote is wrong
         ├── ConfigInvalid         the configuration; names file, key, value and what is allowed
@@ -223,6 +224,18 @@ class StoreUnavailable(OurFault):
 
 class ListenFailed(OurFault):
     """A socket can't be opened. The start stops with the message."""
+
+
+class SpoolFailed(OurFault):
+    """The spool can't be used. Who was about to hand a report over has to be told to try again later."""
+
+
+class SpoolFull(SpoolFailed):
+    """There is no room for a report; not temporary where it is larger than any that is taken."""
+
+    def __init__(self, text: str, *, temporary: bool = True) -> None:
+        super().__init__(text)
+        self.temporary = temporary
 
 
 class PostfixUnreadable(OurFault):

@@ -1,7 +1,7 @@
 """What discovery and the two sides ask of the outside world, as Protocols.
 
 Adapters and the store implement them without importing this module's users; tests implement them with values.
-All look-ups go to the one configured resolver.
+All look-ups go to the one configured resolver. What the intake of reports asks for is in `intake`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
