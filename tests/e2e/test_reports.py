@@ -99,11 +99,17 @@ async def _carry_out(lab: Lab) -> Reported:
     # A daemon that reads a log takes no look-up for a sign of a delivery attempt: those without one are by themselves.
     by_log = {True: _campaign(lab, LOGGED, MAIN_PORT), False: _campaign(lab, "unlogged-", MAIN_PORT + 20)}
     slots = asyncio.Semaphore(SIDE_BY_SIDE)
+    # What stops, kills or breaks a daemon goes one after the other, in the order of `_first`: on a busy machine they
+    # would overtake each other on their way to it.
+    turns = {(logged, name): asyncio.Lock() for logged in by_log for name in ALONE}
 
     async def one(case: ReportCase, heard: Heard) -> RunResult:
         scenario = BY_NAME[case.scenario]
         campaign = by_log[heard.by_log]
-        if scenario.waits or scenario.daemon in ALONE:
+        if scenario.daemon in ALONE:
+            async with turns[heard.by_log, scenario.daemon]:
+                return await campaign.run(scenario, heard.version)
+        if scenario.waits:
             return await campaign.run(scenario, heard.version)
         async with slots:
             return await campaign.run(scenario, heard.version)
