@@ -1,7 +1,7 @@
 """Counters and gauges as plain numbers; `/metrics` turns them into Prometheus' text with prometheus_client.
 
 A module declares its counters together at its top, so that they read as the list of what can happen there.
-An increment is one dictionary update: no lock, since each process counts on one thread.
+An increment is one addition: no lock, since each process counts on one thread.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,18 +12,27 @@ _registry: dict[str, "Counter | Gauge"] = {}
 class Counter:
     """A number that only grows, by label values: `lookups = Counter("lookups", "Look-ups answered.", "answer")`."""
 
-    __slots__ = ("help", "labels", "name", "values")
+    __slots__ = ("_by_labels", "count", "help", "labels", "name")
 
     def __init__(self, name: str, help_text: str, *labels: str) -> None:
         self.name = f"stsguard_{name}"
         self.help = help_text
         self.labels = labels
-        self.values: dict[tuple[str, ...], int] = {} if labels else {(): 0}
+        self.count = 0  # of one without labels, for whoever counts too often to call `inc`
+        self._by_labels: dict[tuple[str, ...], int] = {}
         _registry[self.name] = self
+
+    @property
+    def values(self) -> dict[tuple[str, ...], int]:
+        """The present counts by label values."""
+        return self._by_labels if self.labels else {(): self.count}
 
     def inc(self, *label_values: str, by: int = 1) -> None:
         """Count `by` more under these label values, one for each label."""
-        self.values[label_values] = self.values.get(label_values, 0) + by
+        if label_values:
+            self._by_labels[label_values] = self._by_labels.get(label_values, 0) + by
+        else:
+            self.count += by
 
     def value(self, *label_values: str) -> int:
         """The present count under these label values, 0 where nothing was counted."""

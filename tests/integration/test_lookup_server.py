@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stsguard.core.errors import FetchReason, LookupReason
+from stsguard.core import netstring
+from stsguard.core.errors import FetchReason, LookupReason, RequestInvalid
 from stsguard.core.overrides import parse_overrides
 from stsguard.discovery import supervisor
 from stsguard.names import Domain
@@ -95,6 +97,33 @@ def test_any_split_gives_the_same_replies(keys: list[str], cuts: list[int]) -> N
             assert await cut.replies(len(keys)) == expected
 
     asyncio.run(main())
+
+
+@given(
+    kept=st.sets(st.sampled_from(["good.example", "none.example", "a,b", "1:a,", ",", "x,5:y"]), min_size=1),
+    stream=st.lists(
+        st.sampled_from([ask("good.example"), ask("none.example"), ask("a,b"), ask("1:a,"), ask(","), ask("x,5:y")])
+        | st.sampled_from([b",", b"1:a,", b"13:", b"policy ", ask("good.example")[:-1]]),
+        max_size=6,
+    ).map(b"".join),
+)
+@relaxed
+def test_the_hot_path_finds_what_the_parser_finds(kept: set[str], stream: bytes) -> None:
+    def cells(requests: set[bytes]) -> SimpleNamespace:
+        destination = SimpleNamespace(expires_at=1.0, last_used=0.0)
+        found = {request: SimpleNamespace(reply=b"<%b>" % request, destination=destination) for request in requests}
+        return SimpleNamespace(cells=found, now=lambda: 0.0)
+
+    hot = lookup.LookupProtocol(cells({ask(key) for key in kept}))  # type: ignore[arg-type]  # all that it reads there
+    try:
+        requests, rest = netstring.split(stream)
+    except RequestInvalid:
+        requests, rest = [], stream
+    plain = [hot._find(request) for request in requests]
+    expected = None if rest or None in plain or not plain else b"".join(cell.reply for cell in plain if cell)
+    found = hot._cached(stream)
+    # A comma inside a request is left to the parser; else both find the same.
+    assert found == expected or (found is None and any(b"," in request[:-1] for request in requests))
 
 
 async def test_the_order_is_kept_when_the_first_is_slow() -> None:
@@ -210,6 +239,34 @@ def test_a_client_that_does_not_read_stops_being_read(loop: str) -> None:
             assert len(protocol._waiting) <= lookup.MAX_WAITING
             bystander = await server.connect()
             assert await bystander.lookup("good.example") == GOOD
+            for _ in range(count):
+                assert len(await client.reply()) == size
+            assert await client.lookup("good.example") == GOOD
+
+    run(main(), loop)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_client_that_asks_for_what_is_cached_and_does_not_read_stops_being_read(loop: str) -> None:
+    """Each request comes in a segment of its own, so that each takes the hot path."""
+
+    async def main() -> None:
+        async with serving() as server:
+            mx = [f"{'m' * 60}{number:03}.{'n' * 60}.{'o' * 60}.good.example" for number in range(120)]
+            server.world.publish("big.example", mx=["mx.big.example", *mx])
+            client = await server.connect(receive_bytes=4096)
+            size = len(await client.lookup("big.example", "policy-tlsrpt"))
+            (protocol,) = server.service.open_connections
+            transport = protocol._transport
+            assert transport is not None
+            count = 0
+            while transport.is_reading():
+                assert count < 1000
+                client.writer.write(ask("big.example", "policy-tlsrpt"))
+                count += 1
+                answered = lookup.hits.value() + 1
+                await until(lambda least=answered: lookup.hits.value() >= least or not transport.is_reading())
+            assert transport.get_write_buffer_size() < 10 * 65_536
             for _ in range(count):
                 assert len(await client.reply()) == size
             assert await client.lookup("good.example") == GOOD
