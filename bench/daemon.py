@@ -1,13 +1,16 @@
-"""The real daemon for a bench: `stsguard outbound` in a process of its own, with domains whose answers need no DNS."""
+"""The real daemon for a bench: `stsguard outbound` in a process of its own, and what is asked of it."""
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from stsguard.core import netstring
 
 START_SECONDS = 30.0
 IDLE_SECONDS = 0.01  # of CPU in 0.4 s; less is its timers
@@ -40,6 +43,55 @@ level = "error"
         encoding="utf-8",
     )
     return config
+
+
+def write_world_config(directory: Path, ca_file: Path, lookup: str = "") -> Path:
+    """A configuration with an empty store for the small Internet of `world`; `lookup` are more lines of [lookup]."""
+    for file in directory.glob("stsguard.db*"):
+        file.unlink()
+    config = directory / "stsguard.toml"
+    config.write_text(
+        f"""
+[store]
+url = "sqlite:///{directory}/stsguard.db"
+[dns]
+nameservers = ["127.0.0.1:53"]
+dnssec = "no"
+signed_name = "test"
+[network]
+ca_file = "{ca_file}"
+allow_private_addresses = true
+[lookup]
+listen = ["unix:{directory}/lookup.sock"]
+postfix_dane = "no"
+{lookup}
+[admin]
+listen = "unix:{directory}/admin.sock"
+[log]
+level = "error"
+""",
+        encoding="utf-8",
+    )
+    return config
+
+
+async def ask_all(path: Path, domains: Sequence[str], in_flight: int, expected: bytes) -> None:
+    """Ask for each of `domains` once, so many at a time; each reply has to begin as `expected`."""
+    left = list(reversed(domains))
+
+    async def work() -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        while left:
+            domain = left.pop()
+            writer.write(netstring.encode(b"policy " + domain.encode()))
+            length = await reader.readuntil(b":")
+            reply = await reader.readexactly(int(length[:-1]) + 1)
+            assert reply.startswith(expected), f"{domain}: {reply!r}"
+        writer.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(in_flight):
+            group.create_task(work())
 
 
 def connect(path: Path, deadline: float) -> socket.socket:

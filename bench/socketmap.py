@@ -1,39 +1,36 @@
-"""Cached look-ups: the daemon beside the least that any asyncio server can do, in turns, in the same minute.
+"""Cached look-ups: the daemon beside postfix-mta-sts-resolver and beside the least that any server can do, in turns.
 
-The reference answers every read with the same bytes, from a uvloop Protocol without any look-up: what the daemon spends
-above it is its own. Client and server share the machine, so read the ratios.
+That least is a responder in C around epoll that finds the requests and answers all of them with the same bytes. Client
+(in C as well, one thread) and servers share the machine, so read the ratios. At depth 16 the client sends sixteen
+requests in one write, as a proxy in front would; Postfix itself asks one at a time. Both daemons have found out their
+domains' policies by themselves, by DNS and HTTPS in the small Internet of `world`.
 """
 
 import asyncio
+import shutil
 import statistics
-import sys
+import subprocess
 import tempfile
-import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.daemon import connect, cpu_seconds, running, stsguard, write_config
+from bench.daemon import ask_all, cpu_seconds, running, settle, stsguard, write_world_config
+from bench.peers import mta_sts_resolver, resolver_command
+from bench.results import Result, note, ratio
+from bench.world import World, enter, missing
 from stsguard.core import netstring
 
+SOURCE = Path(__file__).with_name("lookup_load.c")
 DOMAINS = 1000
-CONNECTIONS = (1, 8, 64)
-REFERENCE = """
-import asyncio, sys, uvloop
-REPLY = b"%d:%b," % (60, b"OK secure match=mx.d1.example servername=hostname".ljust(60))
-class Echo(asyncio.Protocol):
-    def connection_made(self, transport): self.transport = transport
-    def data_received(self, data): self.transport.write(REPLY)
-async def main():
-    loop = asyncio.get_running_loop()
-    server = await loop.create_unix_server(Echo, sys.argv[1])
-    await server.serve_forever()
-uvloop.run(main())
-"""
+LOADS = ((8, 1), (64, 1), (8, 16), (64, 16))  # connections, requests under way on each
+OURS, PEER, BARE = "stsguard", "resolver", "C"
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run: look-ups a second, CPU of the server per 100,000 look-ups, p50 and p99 in microseconds."""
+    """One run: look-ups a second, CPU of the server in microseconds a look-up, p50 and p99 in microseconds."""
 
     rate: float
     cpu: float
@@ -41,91 +38,123 @@ class Figures:
     p99: float
 
 
-class Client(asyncio.Protocol):
-    """Asks one domain after the other, depth 1, and notes how long each answer took."""
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs, and where it answers."""
 
-    def __init__(self, requests: list[bytes], until: float, times: list[float], done: "asyncio.Future[None]") -> None:
-        self._requests = requests
-        self._until = until
-        self._times = times
-        self._done = done
-        self._next = 0
-        self._sent = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask the first."""
-        self._transport = transport
-        self._ask()
-
-    def _ask(self) -> None:
-        self._next = (self._next + 1) % len(self._requests)
-        self._sent = time.perf_counter()
-        self._transport.write(self._requests[self._next])  # type: ignore[attr-defined]
-
-    def data_received(self, _data: bytes) -> None:
-        """Note the time, ask the next."""
-        now = time.perf_counter()
-        self._times.append(now - self._sent)
-        if now < self._until:
-            self._ask()
-        elif not self._done.done():
-            self._done.set_result(None)
+    process: "subprocess.Popen[bytes]"
+    path: Path
 
 
-async def _load(path: Path, connections: int, seconds: float) -> list[float]:
-    loop = asyncio.get_running_loop()
-    times: list[float] = []
-    until = time.perf_counter() + seconds
-    waits = []
-    for number in range(connections):
-        asked = [netstring.encode(b"policy d%d.example" % ((number * 37 + k) % DOMAINS)) for k in range(DOMAINS)]
-        done: asyncio.Future[None] = loop.create_future()
-        await loop.create_unix_connection(lambda a=asked, d=done: Client(a, until, times, d), str(path))
-        waits.append(done)
-    await asyncio.wait(waits)
-    return times
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The client's program, its requests, and how long it asks."""
+
+    program: Path
+    requests: Path
+    seconds: float
 
 
-def _warm(path: Path) -> None:
-    client = connect(path, time.monotonic() + 5)
-    with client:
-        for number in range(DOMAINS):
-            client.sendall(netstring.encode(b"policy d%d.example" % number))
-            assert client.recv(4096).endswith(b",")
+Runs = dict[tuple[int, int], list[dict[str, Figures]]]
 
 
-def _measure(command: list[str], path: Path, connections: int, seconds: float) -> Figures:
-    import uvloop
+def compile_load(directory: Path) -> Path | None:
+    """The client and the bare server; None where nothing compiles."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        return None
+    program = directory / "lookup_load"
+    subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE)], check=True)
+    return program
 
-    with running(command, path) as process:
-        _warm(path)
-        before = cpu_seconds(process)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            times = sorted(runner.run(_load(path, connections, seconds)))
-        spent = cpu_seconds(process) - before
-    count = len(times)
-    return Figures(count / seconds, spent / count * 100_000, times[count // 2] * 1e6, times[count * 99 // 100] * 1e6)
+
+def write_requests(directory: Path, domains: Sequence[str]) -> Path:
+    """The file of requests that the client draws from."""
+    file = directory / "requests"
+    file.write_bytes(b"".join(netstring.encode(b"policy " + name.encode()) + b"\n" for name in domains))
+    return file
+
+
+def ask(client: Client, server: Server, connections: int, depth: int) -> Figures:
+    """One run of the client."""
+    before = cpu_seconds(server.process)
+    how = (str(connections), str(depth), str(client.seconds))
+    command = [str(client.program), "ask", str(server.path), *how, str(client.requests)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    spent = cpu_seconds(server.process) - before
+    count, took, p50, p99, _ = map(float, done.stdout.split())
+    return Figures(count / took, spent / count * 1e6, p50 / 1e3, p99 / 1e3)
 
 
 def main(*, smoke: bool) -> None:
     """Print the table."""
-    seconds, repeats = (0.3, 1) if smoke else (3.0, 5)
-    with tempfile.TemporaryDirectory() as name:
+    if lacking := missing():
+        print(f"socketmap: not measured: {lacking}")
+        return
+    if not enter("socketmap", smoke=smoke):
+        return
+    domains, seconds, repeats = (20, 0.2, 1) if smoke else (DOMAINS, 3.0, 7)
+    program = mta_sts_resolver(install=not smoke)
+    if program is None:
+        print("socketmap: without postfix-mta-sts-resolver, which is not installed")
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         directory = Path(name)
-        ours = stsguard(write_config(directory, DOMAINS)), directory / "lookup.sock"
-        reference = [sys.executable, "-c", REFERENCE, str(directory / "reference.sock")], directory / "reference.sock"
-        print(
-            f"cached look-ups, {DOMAINS} domains, unix socket, depth 1, median of {repeats} (python -m bench socketmap)"
-        )
-        print("connections   look-ups/s   of reference   CPU of reference   p99 of reference   p99 µs")
-        for connections in CONNECTIONS:
-            pairs = [
-                (_measure(*ours, connections, seconds), _measure(*reference, connections, seconds))
+        directory.chmod(0o755)
+        load = compile_load(directory)
+        if load is None:
+            print("socketmap: not measured: there is no C compiler, and nothing else can ask fast enough")
+            return
+        world = World(directory, domains)
+        stack.enter_context(world.running())
+        names = [f"d{number}.test" for number in range(domains)]
+        commands = {
+            OURS: (stsguard(write_world_config(directory, world.ca_file)), directory / "lookup.sock"),
+            BARE: ([str(load), "respond", str(directory / "bare.sock")], directory / "bare.sock"),
+            **({PEER: resolver_command(program, directory)} if program else {}),
+        }
+        servers = {}
+        environment = {"SSL_CERT_FILE": str(world.ca_file)}
+        for who, (command, path) in commands.items():
+            servers[who] = Server(stack.enter_context(running(command, path, environment)), path)
+            asyncio.run(ask_all(path, names, min(16, domains), b"OK secure"))
+        for server in servers.values():
+            settle(server.process)
+        client = Client(load, write_requests(directory, names), seconds)
+        runs: Runs = {
+            (connections, depth): [
+                {who: ask(client, server, connections, depth) for who, server in servers.items()}
                 for _ in range(repeats)
             ]
-            rate, cpu, p99 = (
-                statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in pairs)
-                for figure in ("rate", "cpu", "p99")
-            )
-            shown = statistics.median(a.rate for a, _ in pairs), statistics.median(a.p99 for a, _ in pairs)
-            print(f"{connections:11}   {shown[0]:10.0f}   {rate:12.2f}   {cpu:16.2f}   {p99:16.2f}   {shown[1]:6.0f}")
+            for connections, depth in LOADS
+        }
+        _tell(runs, repeats)
+
+
+def _tell(runs: Runs, repeats: int) -> None:
+    print(f"cached look-ups, {DOMAINS} domains, unix socket, median of {repeats} (python -m bench socketmap)")
+    print("connections   depth   server       look-ups/s   CPU µs   p50 µs   p99 µs")
+    for (connections, depth), each in runs.items():
+        for who in each[0]:
+            rate, cpu, p50, p99 = (_median(each, who, figure) for figure in ("rate", "cpu", "p50", "p99"))
+            print(f"{connections:11}   {depth:5}   {who:10}   {rate:10.0f}   {cpu:6.2f}   {p50:6.0f}   {p99:6.0f}")
+    for (connections, depth), each in runs.items():
+        where = f"cached look-ups, {connections} connections, depth {depth}"
+        bounds = (0.60, 0.80) if depth == 1 else (0.20, 0.30)
+        _note(each, f"{where}: rate / C responder", ("rate", BARE), bounds)
+        if depth == 1 and PEER in each[0]:
+            _note(each, f"{where}: rate / resolver", ("rate", PEER), (4.0, 5.0))
+    at64 = runs[64, 1]
+    _note(at64, "CPU per cached look-up, 64 connections, depth 1: / C responder", ("cpu", BARE), (1.8, 1.25))
+    _note(at64, "p99 of cached look-ups, 64 connections, depth 1: / C responder", ("p99", BARE), (2.0, 1.3))
+
+
+def _median(runs: list[dict[str, Figures]], who: str, figure: str) -> float:
+    return statistics.median(getattr(run[who], figure) for run in runs)
+
+
+def _note(runs: list[dict[str, Figures]], what: str, of: tuple[str, str], bounds: tuple[float, float]) -> None:
+    figure, other = of
+    value = ratio((getattr(run[OURS], figure), getattr(run[other], figure)) for run in runs)
+    ours, theirs = _median(runs, OURS, figure), _median(runs, other, figure)
+    figures = f"{ours:,.0f} to {theirs:,.0f}/s" if figure == "rate" else f"{ours:.1f} to {theirs:.1f} µs"
+    note(Result("socketmap", what, value, *bounds, figure == "rate", figures))

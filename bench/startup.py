@@ -8,8 +8,20 @@ import time
 from pathlib import Path
 
 from bench.daemon import connect, stsguard, write_config
-from bench.socketmap import REFERENCE
 from stsguard.core import netstring
+
+REFERENCE = """
+import asyncio, sys, uvloop
+REPLY = b"%d:%b," % (60, b"OK secure match=mx.d1.example servername=hostname".ljust(60))
+class Echo(asyncio.Protocol):
+    def connection_made(self, transport): self.transport = transport
+    def data_received(self, data): self.transport.write(REPLY)
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_unix_server(Echo, sys.argv[1])
+    await server.serve_forever()
+uvloop.run(main())
+"""
 
 
 def _first_answer(command: list[str], path: Path) -> float:

@@ -10,11 +10,8 @@ from typing import Self
 
 MAX_NAME_OCTETS = 253  # RFC 1035 §2.3.4: 255 octets on the wire
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.ASCII)
-# A name in canonical form already, as most are that come from DNS or from Postfix; none that could be an address. Names
-# so short that no label is too long are most of them, and told in half the time.
+# A name in canonical form already, as most are that come from DNS or from Postfix; none that could be an address.
 _CANONICAL = re.compile(rf"(?:{_LABEL.pattern}\.)+[a-z](?:[a-z0-9_-]{{0,61}}[a-z0-9_])?", re.ASCII)
-_SHORT = re.compile(r"(?:[a-z0-9_]++(?:-++[a-z0-9_]++)*+\.)++[a-z][a-z0-9_]*+(?:-++[a-z0-9_]++)*+", re.ASCII)
-_MAX_LABEL_OCTETS = 63  # RFC 1035 §2.3.4
 _IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}", re.ASCII)
 MAX_IPV4_OCTET = 255
 MAX_REASON_LENGTH = 120
@@ -41,7 +38,7 @@ class Domain(str):
         Raises:
             NameInvalid: empty, too long, an empty or ill-formed label, or four numbers that form an IPv4 address.
         """
-        if cls.is_canonical(text):
+        if len(text) <= MAX_NAME_OCTETS and _CANONICAL.fullmatch(text):
             return cls(text)
         name = text.removesuffix(".")
         if not name:
@@ -59,13 +56,6 @@ class Domain(str):
         if _IPV4.fullmatch(name) and all(int(octet) <= MAX_IPV4_OCTET for octet in name.split(".")):
             raise NameInvalid("this is an IPv4 address, not a name", text)
         return cls(name)
-
-    @staticmethod
-    def is_canonical(text: str) -> bool:
-        """Whether `text` is a name in canonical form, told without making one; some that are get False."""
-        if len(text) <= _MAX_LABEL_OCTETS:
-            return _SHORT.fullmatch(text) is not None
-        return len(text) <= MAX_NAME_OCTETS and _CANONICAL.fullmatch(text) is not None
 
     def child(self, *labels: str) -> "Domain":
         """This name with `labels` put in front, for fixed labels such as `_mta-sts`.

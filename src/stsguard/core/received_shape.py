@@ -9,25 +9,22 @@ is left to `tlsrpt_report_received`.
 from collections.abc import Mapping
 from math import isfinite
 
-from msgspec import UNSET, UnsetType
-
 from stsguard.core.errors import ReportInvalid
-from stsguard.core.received_json import HUGE, loads
-from stsguard.core.received_report import (
+from stsguard.core.received_json import loads
+from stsguard.core.received_report import Notes, WarningCode
+from stsguard.core.syntax import quoted
+from stsguard.core.tlsrpt_report_wire import (
     MAX_SAFE_INTEGER,
     MAX_STRING_LENGTH,
     MAX_STRINGS,
     MAX_TEXT_LENGTH,
-    AppliedPolicy,
-    Notes,
     ReceivedDetail,
-    ReceivedPolicy,
-    Strings,
-    Summary,
-    WarningCode,
+    WireDates,
+    WirePolicy,
+    WireReport,
+    WireResult,
+    WireSummary,
 )
-from stsguard.core.syntax import quoted
-from stsguard.core.tlsrpt_report_wire import WireDates, WireReport, as_details, as_policy
 
 _RFC = {
     "report": ("organization-name", "date-range", "contact-info", "report-id", "policies"),
@@ -107,7 +104,7 @@ class _Shaper:
             policies=tuple(self._results(top)),
         )
 
-    def _results(self, top: Object) -> list[ReceivedPolicy]:
+    def _results(self, top: Object) -> list[WireResult]:
         """`policies`, also where a draft's `policy`, `summary` and `failure-details` stand beside each other."""
         found = self._opened(top.get("policies"), "policies")
         if isinstance(found, dict):
@@ -121,15 +118,15 @@ class _Shaper:
         results = []
         for at, each in enumerate(found):
             self._at = at
-            results.append(as_policy(each) or self._result(each, f"policies[{at}]"))
+            results.append(self._result(each, f"policies[{at}]"))
         self._at = _REPORT
         return results
 
-    def _result(self, found: object, where: str) -> ReceivedPolicy:
+    def _result(self, found: object, where: str) -> WireResult:
         opened = self._opened(found, where)
         if not isinstance(opened, dict):
             self._note(WarningCode.WRONG_TYPE, f"{where}: {_kind(opened)} where an object belongs")
-            return ReceivedPolicy(AppliedPolicy("", ""), Summary(0, 0))
+            return WireResult(WirePolicy("", ""), WireSummary(0, 0))
         result = self._keys(opened, "result", where)
         policy = self._object(result, "policy", "policy", where)
         summary = self._object(result, "summary", "summary", where)
@@ -137,18 +134,18 @@ class _Shaper:
         failures = self._count(summary, "total-failure-session-count", f"{where}.summary")
         if failures is None:  # the details alone say how many there were
             failures = min(sum(detail.sessions for detail in details), MAX_SAFE_INTEGER)
-        return ReceivedPolicy(
-            policy=AppliedPolicy(
+        return WireResult(
+            policy=WirePolicy(
                 policy_type=self._text(policy, "policy-type", f"{where}.policy"),
                 policy_domain=self._text(policy, "policy-domain", f"{where}.policy"),
                 policy_strings=self._strings(policy, "policy-string", f"{where}.policy"),
                 mx_hosts=self._strings(policy, "mx-host", f"{where}.policy"),
             ),
-            summary=Summary(
+            summary=WireSummary(
                 successes=self._count(summary, "total-successful-session-count", f"{where}.summary") or 0,
                 failures=failures,
             ),
-            listed=details,
+            details=details,
         )
 
     def _details(self, result: Object, where: str) -> tuple[ReceivedDetail, ...]:
@@ -165,10 +162,6 @@ class _Shaper:
         if not isinstance(found, list):
             self._note(WarningCode.WRONG_TYPE, f"{where}: {_kind(found)} where an array belongs")
             return ()
-        exact = as_details(found)
-        return exact if exact is not None else self._odd_details(found, where)
-
-    def _odd_details(self, found: list[object], where: str) -> tuple[ReceivedDetail, ...]:
         details = []
         for at, each in enumerate(found):
             opened = self._opened(each, where)
@@ -251,7 +244,7 @@ class _Shaper:
             return ""
         if isinstance(value, int | float) and not isinstance(value, bool):
             self._note(WarningCode.WRONG_TYPE, f"{path}: a number where a string belongs")
-            return str(min(max(value, -HUGE), HUGE))
+            return str(value)
         if not isinstance(value, str):
             self._note(WarningCode.WRONG_TYPE, f"{path}: {_kind(value)} where a string belongs")
             return ""
@@ -259,20 +252,20 @@ class _Shaper:
             self._note(WarningCode.EMPTY_VALUE, f"{path} is empty")
         return self._cleaned(value, MAX_TEXT_LENGTH, path)
 
-    def _strings(self, found: Object, key: str, where: str) -> Strings | UnsetType:
+    def _strings(self, found: Object, key: str, where: str) -> tuple[str, ...] | None:
         path = f"{where}.{key}"
         if key not in found:
-            return UNSET
+            return None
         value = found[key]
         if isinstance(value, str):
             self._note(WarningCode.STRING_FOR_ARRAY, f"{path}: a string where an array belongs")
             value = value.splitlines()
         if value is None:
             self._note(WarningCode.NULL_VALUE, f"{path} is null")
-            return UNSET
+            return None
         if not isinstance(value, list):
             self._note(WarningCode.WRONG_TYPE, f"{path}: {_kind(value)} where an array belongs")
-            return UNSET
+            return None
         texts = [text for text in value if isinstance(text, str) and text]
         if len(texts) < len(value):
             self._note(WarningCode.WRONG_TYPE, f"{path}: not only strings with something in them")
@@ -302,7 +295,6 @@ class _Shaper:
             self._note(WarningCode.WRONG_TYPE, f"{path}: {_kind(value)} where a number belongs")
             return None
         if not 0 <= value <= MAX_SAFE_INTEGER:
-            value = min(max(value, -HUGE), HUGE)
             self._note(WarningCode.COUNT_RANGE, f"{path}: {value} sessions can't be")
             return 0
         return value

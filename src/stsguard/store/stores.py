@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from stsguard.store.access import DatabaseAccess
 from stsguard.store.hosting import CertificateStoreSql, DomainStoreSql, FindingStoreSql, PolicyFetchStoreSql
 from stsguard.store.policies import PolicyStoreSql
-from stsguard.store.received import ReceivedStoreSql
 from stsguard.store.reports import ReportStoreSql
 from stsguard.store.sessions import SessionStoreSql
 
@@ -21,7 +20,6 @@ class Stores:
     findings: FindingStoreSql
     policy_fetches: PolicyFetchStoreSql
     certificates: CertificateStoreSql
-    received: ReceivedStoreSql
 
 
 def open_stores(url: str) -> Stores:
@@ -35,5 +33,4 @@ def open_stores(url: str) -> Stores:
         findings=FindingStoreSql(access),
         policy_fetches=PolicyFetchStoreSql(access),
         certificates=CertificateStoreSql(access),
-        received=ReceivedStoreSql(access),
     )
