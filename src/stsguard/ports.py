@@ -38,18 +38,20 @@ class Resolver(Protocol):
     """DNS look-ups that tell an answer, a denial and a failure apart (RFC 7672 §2.1.1).
 
     Each follows CNAMEs to the end. `Answer.secure` is true only where the resolver is trusted to validate and every
-    step of the chain was secure. All raise `LookupFailed`; none raises anything else.
+    step of the chain was secure. All raise `LookupFailed` when they are awaited; none raises anything else. What is no
+    `async` function may be under way as soon as it is called.
     """
 
-    async def lookup_txt(self, name: Domain) -> Answer[bytes]:
+    def lookup_txt(self, name: Domain) -> Awaitable[Answer[bytes]]:
         """TXT records, each with its strings joined without blanks (RFC 8461 §3.1)."""
 
-    async def lookup_mx(self, name: Domain) -> Answer[MxRecord]:
+    def lookup_mx(self, name: Domain) -> Awaitable[Answer[MxRecord]]:
         """MX records as published, null MX included (RFC 7505)."""
 
-    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
+    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPAddress]:
         """A and AAAA records together: secure only if both answers are; failed if either look-up failed
-        and the other gave no address."""
+        and the other gave no address. With `one_family` those of one may be missing where the other has an address and
+        no answer is secure: whether there is an address and how secure it is are known all the same."""
 
     async def lookup_tlsa(self, name: Domain) -> Answer[TlsaRecord]:
         """TLSA records at `name`, which carries its port and protocol labels already."""

@@ -1,5 +1,6 @@
 """The resolver's answers, from a nameserver on loopback that does what each test says."""
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -367,3 +368,55 @@ async def test_address_look_ups_together(a: Handler, aaaa: Handler, status: Answ
 async def test_ttl_of_addresses_is_not_that_of_the_missing_family() -> None:
     answer = await ask(by_type(A=A, AAAA=A), lambda resolver: resolver.lookup_addresses(NAME))
     assert answer.ttl == 300
+
+
+PLAIN_A = zone("example.test. 300 IN A 192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("a", "asked", "status"),
+    [
+        (PLAIN_A, ["A"], AnswerStatus.FOUND),
+        (A, ["A", "AAAA"], AnswerStatus.FOUND),  # secure: so must be the other
+        (zone(), ["A", "AAAA"], AnswerStatus.FOUND),
+        (zone("example.test. 9 IN TXT a"), ["A", "AAAA"], AnswerStatus.FOUND),
+        (servfail, ["A", "AAAA"], AnswerStatus.FOUND),
+        (zone("example.test. 300 IN CNAME b.test.", "b.test. 300 IN A 192.0.2.1"), ["A"], AnswerStatus.FOUND),
+    ],
+)
+async def test_one_family_is_enough_where_it_has_an_insecure_address(
+    a: Handler, asked: list[str], status: AnswerStatus
+) -> None:
+    async with Nameserver(by_type(A=a, AAAA=INSECURE_AAAA)) as nameserver:
+        resolver = DnsResolver([nameserver.address], trust_ad=True)
+        answer = await resolver.lookup_addresses(NAME, one_family=True)
+        assert [dns.rdatatype.to_text(query.question[0].rdtype) for query in nameserver.queries] == asked
+    assert (answer.status, answer.secure) == (status, False)
+
+
+async def test_one_family_is_cut_like_both() -> None:
+    records = [f"example.test. 300 IN A 192.0.2.{number}" for number in range(30)]
+    answer = await ask(zone(*records), lambda resolver: resolver.lookup_addresses(NAME, one_family=True))
+    assert len(answer.records) == 25
+
+
+async def test_a_look_up_is_under_way_before_it_is_awaited() -> None:
+    asked = asyncio.Event()
+
+    def handler(query: dns.message.Message, over_tcp: bool) -> Sequence[bytes]:
+        asked.set()
+        return A(query, over_tcp)
+
+    async with Nameserver(handler) as nameserver:
+        under_way = DnsResolver([nameserver.address]).lookup_mx(NAME)
+        await asyncio.wait_for(asked.wait(), 30)
+        await under_way
+
+
+async def test_a_fault_of_ours_reaches_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("stsguard.adapters.resolver.read_response", broken)
+    with pytest.raises(ZeroDivisionError):
+        await ask(zone("example.test. 300 IN CNAME b.test.", "b.test. 300 IN MX 1 mx.test."), lookup_mx)

@@ -4,6 +4,7 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import dns.flags
@@ -326,7 +327,7 @@ async def test_queries_under_way_are_bounded() -> None:
 
     async with Nameserver(handler) as nameserver:
         resolver = DnsResolver([nameserver.address], timeout_seconds=60, try_timeout_seconds=60, concurrency=3)
-        tasks = [asyncio.create_task(resolver.lookup_mx(NAME)) for _ in range(3)]
+        tasks = [resolver.lookup_mx(NAME) for _ in range(3)]
         await asyncio.wait_for(enough.wait(), 30)
         with pytest.raises(TimeoutError):  # no slot is free for a fourth
             await asyncio.wait_for(resolver.lookup_mx(NAME), 0.1)
@@ -344,13 +345,20 @@ async def test_wait_for_a_slot_ends_in_time() -> None:
 
 
 async def test_cancelled_look_up_leaves_no_socket_behind() -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
     with silent_port() as address:
-        task = asyncio.create_task(DnsResolver([address]).lookup_addresses(NAME))
+        before = descriptors()
+        task = asyncio.create_task(DnsResolver([address], try_timeout_seconds=0.05).lookup_addresses(NAME))
         await asyncio.sleep(0)
+        assert descriptors() > before
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    # An open socket would be a ResourceWarning, and those are errors.
+        # What was asked is waited for until its time is over, by nobody.
+        while descriptors() > before:  # noqa: ASYNC110 (it is the system that is asked)
+            await asyncio.sleep(0.01)
 
 
 def test_under_uvloop() -> None:

@@ -89,6 +89,7 @@ class FakeResolver:
     asked: list[tuple[str, str]] = field(default_factory=list)
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     cname_secure: dict[str, bool] = field(default_factory=dict)
+    one_family: list[str] = field(default_factory=list)  # names of which one address was enough
 
     def give(self, kind: str, name: str, *records: object, ttl: int = 300, secure: bool = True, at: str = "") -> None:
         status = AnswerStatus.FOUND if records else AnswerStatus.NODATA
@@ -122,7 +123,9 @@ class FakeResolver:
     async def lookup_mx(self, name: Domain) -> Answer[MxRecord]:
         return await self._answer("MX", name)
 
-    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
+    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPAddress]:
+        if one_family:
+            self.one_family.append(name)
         return await self._answer("A", name)
 
     async def lookup_tlsa(self, name: Domain) -> Answer[TlsaRecord]:

@@ -8,6 +8,7 @@ in base64) is taken as well.
 import base64
 import binascii
 import re
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Protocol
 
@@ -45,7 +46,7 @@ _TAG = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", re.DOTALL)
 class TxtLookup(Protocol):
     """The part of `ports.Resolver` that is needed here."""
 
-    async def lookup_txt(self, name: Domain) -> Answer[bytes]:
+    def lookup_txt(self, name: Domain) -> Awaitable[Answer[bytes]]:
         """TXT records, strings joined; raises LookupFailed only."""
 
 

@@ -10,9 +10,10 @@ security, so such a look-up fails. Only addresses are cut, since no decision dep
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, cast
 
 import dns.flags
 import dns.message
@@ -21,9 +22,19 @@ import dns.rdata
 import dns.rdatatype
 
 from stsguard.adapters.resolver.answer import MAX_ALIASES, Step, check_rcode, read_response
-from stsguard.adapters.resolver.exchange import Response, describe, exchange, question_of, read_answer
+from stsguard.adapters.resolver.exchange import (
+    UNASKED,
+    Outcome,
+    Response,
+    Unasked,
+    describe,
+    exchange,
+    question_of,
+    read_answer,
+)
 from stsguard.adapters.resolver.plain import PlainAnswer, Question, make_question
 from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
+from stsguard.adapters.resolver.slots import Slots
 from stsguard.adapters.resolver.udp import Nameserver, UdpQueries
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord, TlsaRecord
 from stsguard.core.errors import LookupFailed, LookupReason
@@ -37,10 +48,13 @@ MAX_TLSA_RECORDS = 100
 MAX_TXT_RECORDS = 20
 MAX_TXT_OCTETS = 4096
 MAX_ADDRESSES = 25  # of each family; Postfix tries five, we probe and fetch from fewer
+FEW_RECORDS = 10  # less than any limit
 SILENT_SECONDS = 60.0  # a nameserver that did not answer is asked last for so long
 
 IPAddress = IPv4Address | IPv6Address
 
+_A = (dns.rdatatype.A,)
+_A_AND_AAAA = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _CONVERT: dict[dns.rdatatype.RdataType, Callable[[dns.rdata.Rdata], object]] = {
     dns.rdatatype.TXT: to_txt,
     dns.rdatatype.MX: to_mx,
@@ -62,18 +76,6 @@ _TELLING = (
     LookupReason.TIMEOUT,
     LookupReason.UNREACHABLE,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """The end of a CNAME chain, its records as our values."""
-
-    status: AnswerStatus
-    records: tuple[Any, ...]
-    canonical_name: Domain
-    ttl: int
-    secure: bool
-    question: str
 
 
 class DnsResolver:
@@ -103,56 +105,46 @@ class DnsResolver:
         self._timeout = timeout_seconds
         self._try_timeout = try_timeout_seconds
         self._udp = {server: UdpQueries(server, read_answer) for server in self._nameservers}
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = Slots(concurrency)
+        self._going_on: set[asyncio.Task[None]] = set()
         self._silent_until: dict[Nameserver, float] = {}
 
-    async def lookup_txt(self, name: Domain) -> Answer[bytes]:
+    def lookup_txt(self, name: Domain) -> "asyncio.Future[Answer[bytes]]":
         """TXT records, each with its strings joined without blanks (RFC 8461 §3.1).
 
         Raises:
             LookupFailed: for every way to fail, more than 20 records or one of more than 4 KiB included.
         """
-        found = await self._lookup(name, dns.rdatatype.TXT)
-        if any(len(text) > MAX_TXT_OCTETS for text in found.records):
-            raise LookupFailed(LookupReason.MALFORMED, found.question, f"a record of more than {MAX_TXT_OCTETS} octets")
-        return _answer(found)
+        return self._start(name, dns.rdatatype.TXT)
 
-    async def lookup_mx(self, name: Domain) -> Answer[MxRecord]:
+    def lookup_mx(self, name: Domain) -> "asyncio.Future[Answer[MxRecord]]":
         """MX records as published, null MX included (RFC 7505).
 
         Raises:
             LookupFailed: for every way to fail, more than 100 records included.
         """
-        return _answer(await self._lookup(name, dns.rdatatype.MX))
+        return self._start(name, dns.rdatatype.MX)
 
-    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
-        """A and AAAA records together, at most 25 of each.
+    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPAddress]:
+        """A and AAAA records together, at most 25 of each. With `one_family` AAAA is asked for only where A leaves
+        something open: no address, or a secure answer.
 
         Raises:
             LookupFailed: either look-up failed and the other gave no address.
         """
-        # One task beside this one: a task group with two costs as much as a query does.
-        other = asyncio.create_task(self._lookup_or_failure(name, dns.rdatatype.AAAA))
+        # Both are under way before either is waited for.
+        asked = [self._start(name, rdtype) for rdtype in (_A if one_family else _A_AND_AAAA)]
         try:
-            results = [await self._lookup_or_failure(name, dns.rdatatype.A), await other]
+            results = [await _or_failure(future) for future in asked]
+            first = results[0]
+            if one_family:
+                if isinstance(first, Answer) and first.status is AnswerStatus.FOUND and not first.secure:
+                    return _cut(first)
+                results.append(await _or_failure(self._start(name, dns.rdatatype.AAAA)))
         finally:
-            other.cancel()
-        answers = [result for result in results if isinstance(result, _Found)]
-        with_address = [found for found in answers if found.status is AnswerStatus.FOUND]
-        for result in results:
-            if isinstance(result, LookupFailed) and not with_address:
-                raise result
-        # Both answers come from one zone. The one that failed does not make the other insecure: whoever can suppress
-        # it could switch DANE off (RFC 7672 §2.2.2).
-        secure = all(found.secure for found in answers)
-        if not with_address:
-            # RFC 8020 §2: a name that has any record exists, so NXDOMAIN needs both.
-            missing = all(found.status is AnswerStatus.NXDOMAIN for found in answers)
-            status = AnswerStatus.NXDOMAIN if missing else AnswerStatus.NODATA
-            return Answer(status, (), answers[0].canonical_name, min(found.ttl for found in answers), secure)
-        addresses = [address for found in with_address for address in found.records[:MAX_ADDRESSES]]
-        ttl = min(found.ttl for found in with_address)
-        return Answer(AnswerStatus.FOUND, tuple(addresses), with_address[0].canonical_name, ttl, secure)
+            for future in asked:
+                future.cancel()
+        return _both_families(results)
 
     async def lookup_tlsa(self, name: Domain) -> Answer[TlsaRecord]:
         """TLSA records at `name`, which carries its port and protocol labels already.
@@ -162,7 +154,7 @@ class DnsResolver:
                 nameserver does not say so: it withholds the answer, and gives it to who wants no validation.
         """
         try:
-            return _answer(await self._lookup(name, dns.rdatatype.TLSA))
+            return await self._start(name, dns.rdatatype.TLSA)
         except LookupFailed as exc:
             if exc.reason is LookupReason.SERVFAIL and await self._is_withheld(name, dns.rdatatype.TLSA):
                 raise LookupFailed(LookupReason.BOGUS, exc.question, "answered with CD set only") from exc
@@ -211,29 +203,88 @@ class DnsResolver:
             return True
         return False
 
-    async def _lookup_or_failure(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> _Found | LookupFailed:
-        try:
-            return await self._lookup(name, rdtype)
-        except LookupFailed as exc:
-            return exc
+    def _start(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> "asyncio.Future[Answer[Any]]":
+        """A look-up that is under way when this returns.
 
-    async def _lookup(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> _Found:
-        """What there is at `name`, or where its CNAMEs lead to."""
+        A plain answer from the first nameserver completes it without a task; anything else is gone on with in one.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Answer[Any]] = loop.create_future()
+        question = make_question(name, rdtype)
+        first = self._nameservers[0]
+        if question is None or first in self._silent_until or not self._slots.take():
+            self._go_on(future, name, rdtype, loop.time() + self._timeout, UNASKED)
+            return future
+        arrived = partial(self._arrived, future, name, rdtype, loop.time() + self._timeout)
+        self._udp[first].send(question, min(self._timeout, self._try_timeout), arrived)
+        return future
+
+    def _arrived(
+        self,
+        future: "asyncio.Future[Answer[Any]]",
+        name: Domain,
+        rdtype: dns.rdatatype.RdataType,
+        deadline: float,
+        outcome: Outcome,
+    ) -> None:
+        self._slots.release()
+        if future.done():
+            return  # nobody waits any longer
+        if type(outcome) is PlainAnswer and _is_within_limits(outcome, rdtype):
+            QUERIES.inc("answered")
+            secure = self.trust_ad and outcome.authentic
+            future.set_result(Answer(outcome.status, outcome.records, name, outcome.ttl, secure))
+        else:
+            self._go_on(future, name, rdtype, deadline, outcome)
+
+    def _go_on(
+        self,
+        future: "asyncio.Future[Answer[Any]]",
+        name: Domain,
+        rdtype: dns.rdatatype.RdataType,
+        deadline: float,
+        outcome: Outcome | Unasked,
+    ) -> None:
+        async def go_on() -> None:
+            try:
+                answer = await self._lookup(name, rdtype, deadline, outcome)
+            except LookupFailed as exc:
+                if not future.done():
+                    future.set_exception(exc)
+                    future.exception()  # nobody may be left to hear of it
+            else:
+                if not future.done():
+                    future.set_result(answer)
+
+        task = asyncio.create_task(go_on(), name=f"look up {name}")
+        self._going_on.add(task)
+        task.add_done_callback(partial(_landed, future))
+        task.add_done_callback(self._going_on.discard)
+        future.add_done_callback(lambda _future: task.cancel())
+
+    async def _lookup(
+        self,
+        name: Domain,
+        rdtype: dns.rdatatype.RdataType,
+        deadline: float | None = None,
+        outcome: Outcome | Unasked = UNASKED,
+    ) -> Answer[Any]:
+        """What there is at `name`, or where its CNAMEs lead to; `outcome` of the query that was sent already."""
         text = f"{name} {rdtype.name}"
-        deadline = asyncio.get_running_loop().time() + self._timeout
         question = make_question(name, rdtype)
         if question is None:
             raise LookupFailed(LookupReason.MALFORMED, text, "no name for the DNS")
-        response = await self._query(question, deadline)
-        if isinstance(response, PlainAnswer):
-            secure = self.trust_ad and response.authentic
-            _check_count(response.records, rdtype, text)
-            return _Found(response.status, response.records, name, response.ttl, secure, text)
-        return await self._follow(name, rdtype, response, deadline, text)
+        if deadline is None:
+            deadline = asyncio.get_running_loop().time() + self._timeout
+        response = await self._query(question, deadline, outcome)
+        answer = await self._follow(name, rdtype, response, deadline, text)
+        if rdtype == dns.rdatatype.TXT and any(len(octets) > MAX_TXT_OCTETS for octets in answer.records):
+            raise LookupFailed(LookupReason.MALFORMED, text, f"a record of more than {MAX_TXT_OCTETS} octets")
+        return answer
 
     async def _follow(
         self, name: Domain, rdtype: dns.rdatatype.RdataType, response: Response, deadline: float, question: str
-    ) -> _Found:
+    ) -> Answer[Any]:
         """Follow the CNAMEs from `name` to the end, over as many responses as the nameserver makes of them."""
         owner = to_wire_name(name, question)
         chain: set[dns.name.Name] = {owner}
@@ -251,19 +302,22 @@ class DnsResolver:
             if step.status is not None:
                 canonical_name = to_domain(owner, question) if len(chain) > 1 else name
                 _check_count(step.records, rdtype, question)
-                return _Found(step.status, step.records, canonical_name, min(ttls), secure, question)
+                return Answer(step.status, step.records, canonical_name, min(ttls), secure)
             response = await self._query(question_of(owner, rdtype), deadline)
 
-    async def _query(self, question: Question, deadline: float) -> Response:
-        """The first response that answers, from the nameservers in turn, again and again until `deadline`."""
+    async def _query(self, question: Question, deadline: float, outcome: Outcome | Unasked = UNASKED) -> Response:
+        """The first response that answers, from the nameservers in turn, again and again until `deadline`; `outcome`
+        is that of the first nameserver where it has been asked already."""
         loop = asyncio.get_running_loop()
         failure: LookupFailed | None = None
-        candidates = sorted(self._nameservers, key=lambda server: self._silent_until.get(server, 0.0) > loop.time())
+        candidates = list(self._nameservers)
+        if outcome is UNASKED:
+            candidates.sort(key=lambda server: self._silent_until.get(server, 0.0) > loop.time())
         while candidates:
             for nameserver in tuple(candidates):
                 try:
                     left = max(0.0, deadline - loop.time())
-                    return await self._ask(question, nameserver, min(left, self._try_timeout))
+                    return await self._ask(question, nameserver, min(left, self._try_timeout), outcome)
                 except LookupFailed as exc:
                     if exc.reason is LookupReason.BOGUS:
                         # Final: the next nameserver might not validate, and hand out what this one withholds.
@@ -272,20 +326,20 @@ class DnsResolver:
                         failure = exc
                     if exc.reason is not LookupReason.TIMEOUT:
                         candidates.remove(nameserver)  # asking again would give the same
+                outcome = UNASKED
                 if loop.time() >= deadline:
                     raise failure
         raise failure or LookupFailed(LookupReason.UNREACHABLE, question.name, "no nameserver")
 
-    async def _ask(self, question: Question, nameserver: Nameserver, timeout_seconds: float) -> Response:
+    async def _ask(
+        self, question: Question, nameserver: Nameserver, timeout_seconds: float, outcome: Outcome | Unasked = UNASKED
+    ) -> Response:
         loop = asyncio.get_running_loop()
-        if self._slots.locked():
-            begun_at = loop.time()
-            await self._wait_for_slot(question, timeout_seconds)
-            timeout_seconds = max(0.0, timeout_seconds - (loop.time() - begun_at))
-        else:
-            await self._slots.acquire()
+        begun_at = loop.time()
+        await self._wait_for_slot(question, timeout_seconds)
+        left = max(0.0, timeout_seconds - (loop.time() - begun_at))
         try:
-            response = await exchange(question, self._udp[nameserver], timeout_seconds=timeout_seconds)
+            response = await exchange(question, self._udp[nameserver], timeout_seconds=left, first=outcome)
             if isinstance(response, dns.message.Message):
                 check_rcode(response, describe(question), f"{nameserver[0]} port {nameserver[1]}")
         except LookupFailed as exc:
@@ -301,8 +355,7 @@ class DnsResolver:
 
     async def _wait_for_slot(self, question: Question, timeout_seconds: float) -> None:
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._slots.acquire()
+            await self._slots.wait(timeout_seconds)
         except TimeoutError as exc:
             QUERIES.inc("overload")
             raise LookupFailed(LookupReason.TIMEOUT, describe(question), "too many queries under way") from exc
@@ -316,8 +369,51 @@ def _step(response: Response, owner: dns.name.Name, rdtype: dns.rdatatype.RdataT
     return replace(step, records=tuple(map(_CONVERT.get(rdtype, str), step.records)))
 
 
-def _answer(found: _Found) -> Answer[Any]:
-    return Answer(found.status, found.records, found.canonical_name, found.ttl, found.secure)
+async def _or_failure(future: "asyncio.Future[Answer[Any]]") -> Answer[Any] | LookupFailed:
+    try:
+        return await future
+    except LookupFailed as exc:
+        return exc
+
+
+def _landed(future: "asyncio.Future[Answer[Any]]", task: "asyncio.Task[None]") -> None:
+    """Whoever waits gets a fault of ours as well, or the end of the task."""
+    if future.done():
+        return
+    if task.cancelled():
+        future.cancel()
+    elif (exc := task.exception()) is not None:
+        future.set_exception(exc)
+
+
+def _is_within_limits(answer: PlainAnswer, rdtype: dns.rdatatype.RdataType) -> bool:
+    """Whether no limit can be exceeded; where one may be, it is checked in the long way."""
+    if len(answer.records) > FEW_RECORDS:
+        return False
+    return rdtype != dns.rdatatype.TXT or all(len(cast(bytes, text)) <= MAX_TXT_OCTETS for text in answer.records)
+
+
+def _cut(answer: Answer[IPAddress]) -> Answer[IPAddress]:
+    return answer if len(answer.records) <= MAX_ADDRESSES else replace(answer, records=answer.records[:MAX_ADDRESSES])
+
+
+def _both_families(results: Sequence[Answer[IPAddress] | LookupFailed]) -> Answer[IPAddress]:
+    answers = [result for result in results if isinstance(result, Answer)]
+    with_address = [found for found in answers if found.status is AnswerStatus.FOUND]
+    for result in results:
+        if isinstance(result, LookupFailed) and not with_address:
+            raise result
+    # Both answers come from one zone. The one that failed does not make the other insecure: whoever can suppress it
+    # could switch DANE off (RFC 7672 §2.2.2).
+    secure = all(found.secure for found in answers)
+    if not with_address:
+        # RFC 8020 §2: a name that has any record exists, so NXDOMAIN needs both.
+        missing = all(found.status is AnswerStatus.NXDOMAIN for found in answers)
+        status = AnswerStatus.NXDOMAIN if missing else AnswerStatus.NODATA
+        return Answer(status, (), answers[0].canonical_name, min(found.ttl for found in answers), secure)
+    addresses = [address for found in with_address for address in found.records[:MAX_ADDRESSES]]
+    ttl = min(found.ttl for found in with_address)
+    return Answer(AnswerStatus.FOUND, tuple(addresses), with_address[0].canonical_name, ttl, secure)
 
 
 def _check_count(records: Sequence[object], rdtype: dns.rdatatype.RdataType, question: str) -> None:

@@ -9,6 +9,7 @@ Left out on purpose: servers that don't know EDNS (RFC 6891). They can't validat
 import asyncio
 import socket
 import struct
+from enum import Enum
 
 import dns.exception
 import dns.flags
@@ -32,6 +33,16 @@ TRUNCATED = Counter("dns_truncated", "DNS answers that were truncated and asked 
 TRUNCATED_FLAG = dns.flags.TC
 
 Response = PlainAnswer | dns.message.Message
+Outcome = Response | NoAnswer | OSError | None  # of a query over UDP; None: the answer was truncated
+
+
+class Unasked(Enum):
+    """No query has been sent yet."""
+
+    UNASKED = 0
+
+
+UNASKED = Unasked.UNASKED
 
 
 def question_of(name: dns.name.Name, rdtype: int) -> Question:
@@ -46,8 +57,14 @@ def describe(question: Question) -> str:
     return f"{question.name} {dns.rdatatype.to_text(dns.rdatatype.RdataType.make(question.rdtype))}"
 
 
-async def exchange(question: Question, udp: UdpQueries[Response | None], *, timeout_seconds: float) -> Response:
-    """The answer of a nameserver to `question`, whatever its RCODE.
+async def exchange(
+    question: Question,
+    udp: UdpQueries[Response | None],
+    *,
+    timeout_seconds: float,
+    first: "Outcome | Unasked" = UNASKED,
+) -> Response:
+    """The answer of a nameserver to `question`, whatever its RCODE. `first`: what has come over UDP already.
 
     Raises:
         LookupFailed: TIMEOUT, UNREACHABLE or MALFORMED.
@@ -56,7 +73,12 @@ async def exchange(question: Question, udp: UdpQueries[Response | None], *, time
     deadline = loop.time() + timeout_seconds
     where = f"{udp.nameserver[0]} port {udp.nameserver[1]}"
     try:
-        response = await udp.ask(question, timeout_seconds)
+        if first is UNASKED:
+            response = await udp.ask(question, timeout_seconds)
+        elif isinstance(first, NoAnswer | OSError):
+            raise first
+        else:
+            response = first
         if response is None:
             TRUNCATED.inc()
             async with asyncio.timeout_at(deadline):

@@ -3,13 +3,16 @@
 To a nameserver on this machine all queries under way share a socket, since nobody on a network can guess at its port;
 to any other each has a socket, hence a port, of its own (RFC 5452 §9.2). Each has a random ID that no other query on
 its socket has. A socket is closed as soon as nothing waits on it, so there is nothing to close in the end.
+
+A query takes no task, no future and no timer: whoever asks is called back, and a socket has one timer for all that wait
+on it. Tasks and timers cost more than asking and reading together.
 """
 
 import asyncio
-import secrets
+import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Generic, TypeVar
 
@@ -25,6 +28,7 @@ T = TypeVar("T")
 RECEIVE_SIZE = 65_535
 RECEIVE_BUFFER = 1_048_576  # answers to hundreds of queries may come at once
 AT_A_TIME = 64  # datagrams read before other work has its turn
+IDS_AT_ONCE = 256  # drawn from the system: a call of its own for each would cost as much as sending the query
 
 
 class Malformed(Exception):
@@ -39,11 +43,14 @@ class NoAnswer(Exception):
         self.malformed = malformed
 
 
-@dataclass(slots=True, eq=False)
 class _Waiting(Generic[T]):
-    question: Question
-    future: "asyncio.Future[T]"
-    stray: Malformed | None = None
+    __slots__ = ("deadline", "done", "question", "stray")
+
+    def __init__(self, question: Question, deadline: float, done: Callable[[T | NoAnswer | OSError], None]) -> None:
+        self.question = question
+        self.deadline = deadline
+        self.done = done
+        self.stray: Malformed | None = None
 
 
 class UdpQueries(Generic[T]):
@@ -55,6 +62,20 @@ class UdpQueries(Generic[T]):
         self._shares = is_loopback(ip_address(nameserver[0]))
         self._open: _Socket[T] | None = None
 
+    def send(self, question: Question, timeout_seconds: float, done: Callable[[T | NoAnswer | OSError], None]) -> None:
+        """Ask. `done` is called once: with the answer, with `NoAnswer` when the time is over, or with why the
+        nameserver can't be reached. Never before this returns."""
+        sock = self._open
+        if sock is None or sock.closed:
+            try:
+                sock = _Socket(self.nameserver, self._read)
+            except OSError as exc:
+                asyncio.get_running_loop().call_soon(done, exc)
+                return
+            if self._shares:
+                self._open = sock
+        sock.send(question, timeout_seconds, done)
+
     async def ask(self, question: Question, timeout_seconds: float) -> T:
         """The answer.
 
@@ -62,24 +83,31 @@ class UdpQueries(Generic[T]):
             NoAnswer: not within the time.
             OSError: the nameserver can't be reached.
         """
-        sock = self._open or _Socket(self.nameserver, self._read)
-        if self._shares:
-            self._open = sock
-        try:
-            return await sock.ask(question, timeout_seconds)
-        finally:
-            if not sock.waiting:
-                sock.close()
-                if self._open is sock:
-                    self._open = None
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: T | NoAnswer | OSError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, NoAnswer | OSError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.send(question, timeout_seconds, done)
+        return await future
 
 
 class _Socket(Generic[T]):
     def __init__(self, nameserver: Nameserver, read: Callable[[bytes, Question], T]) -> None:
-        self.waiting: dict[int, _Waiting[T]] = {}
+        self.closed = False
+        self._waiting: dict[int, _Waiting[T]] = {}
         self._read = read
         self._loop = asyncio.get_running_loop()
-        self._sock = open_socket(nameserver, socket.SOCK_DGRAM)
+        self._ids: Iterator[int] = iter(())
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._sock = _Unattended(family_of(nameserver), socket.SOCK_DGRAM)
+        self._sock.setblocking(False)
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
             self._sock.connect(nameserver)  # at once; from now on the kernel drops what others send
@@ -88,41 +116,78 @@ class _Socket(Generic[T]):
             self._sock.close()
             raise
 
-    def close(self) -> None:
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-
-    async def ask(self, question: Question, timeout_seconds: float) -> T:
-        query_id = secrets.randbits(16)
-        while query_id in self.waiting:
-            query_id = secrets.randbits(16)
-        waiting = self.waiting[query_id] = _Waiting(question, self._loop.create_future())
-        timer = self._loop.call_later(timeout_seconds, _expire, waiting)
+    def send(self, question: Question, timeout_seconds: float, done: Callable[[T | NoAnswer | OSError], None]) -> None:
+        query_id = self._new_id()
+        deadline = self._loop.time() + timeout_seconds
         try:
             self._sock.send(make_wire_query(question, query_id))
-            return await waiting.future
-        finally:
-            timer.cancel()
-            del self.waiting[query_id]
+        except OSError as exc:
+            self._loop.call_soon(done, exc)
+            self._close_unless_needed()
+            return
+        self._waiting[query_id] = _Waiting(question, deadline, done)
+        if self._timer is None or deadline < self._timer_at:
+            self._set_timer(deadline)
+
+    def _new_id(self) -> int:
+        while True:
+            for query_id in self._ids:
+                if query_id not in self._waiting:
+                    return query_id
+            self._ids = iter(array("H", os.urandom(2 * IDS_AT_ONCE)))
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = self._loop.call_at(at, self._expire), at
+
+    def _expire(self) -> None:
+        self._timer = None
+        # Also what is due within the resolution of the loop's clock, or the timer would be set for no time at all.
+        now = max(self._loop.time(), self._timer_at)
+        for query_id, waiting in tuple(self._waiting.items()):
+            if waiting.deadline <= now:
+                del self._waiting[query_id]
+                waiting.done(NoAnswer(waiting.stray))
+        if self._waiting:
+            self._set_timer(min(waiting.deadline for waiting in self._waiting.values()))
+        self._close_unless_needed()
 
     def _receive(self) -> None:
         for _ in range(AT_A_TIME):
             try:
                 datagram = self._sock.recv(RECEIVE_SIZE)
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError as exc:  # an ICMP error: there is nobody, for none of the queries
-                for waiting in self.waiting.values():
-                    _settle(waiting, exc)
-                return
+                waiting, self._waiting = self._waiting, {}
+                for each in waiting.values():
+                    each.done(exc)
+                break
             self._take(datagram)
+        self._close_unless_needed()
+
+    def _close_unless_needed(self) -> None:
+        if not self._waiting:
+            # Whoever got the last answer may be about to ask the next question.
+            self._loop.call_soon(self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self._waiting or self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.remove_reader(self._sock)
+        self._sock.close()
 
     def _take(self, datagram: bytes) -> None:
-        waiting = self.waiting.get(int.from_bytes(datagram[:2], "big"))
+        query_id = int.from_bytes(datagram[:2], "big")
+        waiting = self._waiting.get(query_id)
         if waiting is None:
             STRAY.inc()
             # Whose answer it should have been nobody knows, but with one query alone.
-            for only in self.waiting.values() if len(self.waiting) == 1 else ():
+            for only in self._waiting.values() if len(self._waiting) == 1 else ():
                 only.stray = Malformed("not an answer to this query")
             return
         try:
@@ -132,21 +197,24 @@ class _Socket(Generic[T]):
             STRAY.inc()
             waiting.stray = exc
         else:
-            if not waiting.future.done():
-                waiting.future.set_result(answer)
+            del self._waiting[query_id]
+            waiting.done(answer)
+
+
+class _Unattended(socket.socket):
+    """A socket that needs no closing: an event loop that ends drops it with the queries of whoever was cancelled."""
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def open_socket(nameserver: Nameserver, kind: socket.SocketKind) -> socket.socket:
     """A non-blocking socket of the nameserver's family, not connected."""
-    sock = socket.socket(socket.AF_INET6 if ":" in nameserver[0] else socket.AF_INET, kind)
+    sock = socket.socket(family_of(nameserver), kind)
     sock.setblocking(False)
     return sock
 
 
-def _expire(waiting: _Waiting[T]) -> None:
-    _settle(waiting, NoAnswer(waiting.stray))
-
-
-def _settle(waiting: _Waiting[T], exc: Exception) -> None:
-    if not waiting.future.done():
-        waiting.future.set_exception(exc)
+def family_of(nameserver: Nameserver) -> socket.AddressFamily:
+    """The family of the nameserver's address."""
+    return socket.AF_INET6 if ":" in nameserver[0] else socket.AF_INET
