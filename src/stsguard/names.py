@@ -57,6 +57,12 @@ class Domain(str):
             raise NameInvalid("this is an IPv4 address, not a name", text)
         return cls(name)
 
+    @classmethod
+    def if_canonical(cls, text: str) -> Self | None:
+        """`text` where it is in canonical form already and of letters enough that it can be no address; else None, and
+        `parse` has to tell."""
+        return cls(text) if len(text) <= MAX_NAME_OCTETS and _CANONICAL.fullmatch(text) else None
+
     def child(self, *labels: str) -> "Domain":
         """This name with `labels` put in front, for fixed labels such as `_mta-sts`.
 

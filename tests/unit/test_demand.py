@@ -372,3 +372,41 @@ async def test_a_destination_forgotten_while_it_is_decided_leaves_nothing_behind
     assert await asking == "secure"
     assert len(world.demands) == 0
     assert not world.demands._by_mx_hostname
+
+
+@pytest.mark.parametrize(
+    ("mode", "secure", "override", "one_family"),
+    [
+        ("", False, "", True),
+        ("", True, "", False),  # there may be DANE
+        ("enforce", False, "", False),  # the hosts are verified
+        ("testing", False, "", False),
+        ("", False, "override", False),
+    ],
+)
+@virtual
+async def test_one_address_of_a_host_is_enough_where_nobody_verifies_it(
+    world: World, mode: str, secure: bool, override: str, one_family: bool
+) -> None:
+    world.publish(NAME, mode, secure=secure)
+    if override:
+        world.demands.overrides = parse_overrides({NAME: {"enforce": True, "mx": [MX]}})
+    await world.start()
+    world.resolver.held["MX"] = asyncio.Event()
+    asking = asyncio.create_task(world.ask(NAME))
+    await asyncio.sleep(1)  # the record is known before the MX hosts
+    world.resolver.held["MX"].set()
+    await asking
+    assert world.resolver.one_family == ([MX] if one_family else [])
+
+
+@virtual
+async def test_as_long_as_there_may_be_a_policy_all_addresses_are_asked_for(world: World) -> None:
+    world.publish(NAME, "")
+    await world.start()
+    world.resolver.held["TXT"] = asyncio.Event()
+    asking = asyncio.create_task(world.ask(NAME))
+    await asyncio.sleep(1)
+    world.resolver.held["TXT"].set()
+    await asking
+    assert world.resolver.one_family == []

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_address
 
 import pytest
@@ -196,7 +197,13 @@ class Postfix:
         if cell is not None and cell.destination.expires_at > self.service.now():
             return cell.reply
         answer = self.service.answer(request)
-        return answer if isinstance(answer, bytes) else await answer
+        if isinstance(answer, bytes):
+            return answer
+        made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.notify = partial(made.set_result, None)
+        await made
+        assert answer.reply is not None
+        return answer.reply
 
 
 @virtual

@@ -207,3 +207,14 @@ def test_equal_policy_lines_are_all_kept_until_the_reply_is_too_long() -> None:
     reply = render_reply(secure(policy), Dialect.POLICY_TLSRPT, EXAMPLE)
     assert len(reply) <= MAX_REPLY_BYTES
     assert b"{ policy_string = mode: enforce }" in reply
+
+
+@given(
+    st.from_regex(r"[a-z0-9:.\[_-]{1,30}", fullmatch=True) | st.sampled_from(["192.0.2.1", "a.b", "ipv6:a.b", "a.1"])
+)
+def test_plain_names_are_read_faster_and_alike(text: str) -> None:
+    fast = parse_next_hop(text.encode())
+    if Domain.if_canonical(text) is not None:
+        # With a port, or in capitals, it takes the longer way.
+        assert fast == parse_next_hop(text.upper().encode())
+        assert fast == parse_next_hop(f"{text}:25".encode())

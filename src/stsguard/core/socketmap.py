@@ -95,6 +95,9 @@ def parse_next_hop(key: bytes) -> NextHop:
         text = key.decode("utf-8")
     except UnicodeDecodeError:
         return NextHop(KeyKind.INVALID, None)
+    plain = Domain.if_canonical(text)
+    if plain is not None:
+        return NextHop(KeyKind.DOMAIN, plain)  # nearly every key
     if text.startswith("."):
         return NextHop(KeyKind.PARENT, None)
     if text.startswith("["):

@@ -21,7 +21,8 @@ from stsguard.core.overrides import Override, OverrideKind, Overrides
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
 from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, StsState, StsStatus, decide
 from stsguard.discovery.mx import lookup_mx_evidence
-from stsguard.discovery.policies import NEVER, PolicyCache, StateUntil
+from stsguard.discovery.policies import PolicyCache
+from stsguard.discovery.states import NEVER, StateUntil
 from stsguard.discovery.supervisor import contained, kept_up, report
 from stsguard.discovery.tending import PolicyTender
 from stsguard.discovery.verification import MxVerifier
@@ -141,6 +142,11 @@ class Demands:
 
     async def demand(self, destination: Destination) -> Demand:
         """The decision in force, made now if there is none; whoever asks meanwhile shares the work."""
+        begun = self.begin(destination)
+        return begun if isinstance(begun, Demand) else await asyncio.shield(begun)
+
+    def begin(self, destination: Destination) -> "Demand | asyncio.Task[Demand]":
+        """As `demand`: the decision, or the task that makes it, which is not to be cancelled."""
         now = self._clock.monotonic()
         destination.last_used = now
         if destination.demand is not None and destination.expires_at > now:
@@ -150,7 +156,7 @@ class Demands:
             self.redecide(destination)
             if destination.expires_at > now and destination.demand is not None:
                 return destination.demand
-        return await asyncio.shield(self._decide_in_flight(destination))
+        return self._decide_in_flight(destination)
 
     def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> "asyncio.Task[Demand]":
         if destination.flight is None:
@@ -181,10 +187,14 @@ class Demands:
         override = self.find_override(next_hop)
         if override is not None and override.kind is not OverrideKind.ENFORCE:
             return NO_LOOKUP, StateUntil(StsState(StsStatus.ABSENT, detail="not looked up: override"), FOR_EVER)
-        mx, state = await asyncio.gather(
-            lookup_mx_evidence(self._resolver, next_hop, destination.port),
-            self._cache.state(next_hop, self._wait_seconds, ahead_seconds),
-        )
+        # The discovery of the policy goes on by itself meanwhile.
+        begun = self._cache.begin(next_hop, self._wait_seconds, ahead_seconds)
+
+        def one_family() -> bool:
+            return override is None and not self._cache.may_have_policy(next_hop)
+
+        mx = await lookup_mx_evidence(self._resolver, next_hop, destination.port, one_family)
+        state = begun if isinstance(begun, StateUntil) else await begun
         # The MX hosts may have taken longer: what is known of the policy by now counts.
         return mx, self._cache.peek(next_hop) or state
 
@@ -232,6 +242,8 @@ class Demands:
         if before is not None and before.decision == decision:
             return
         level = logging.WARNING if decision.delivers_nothing or _gives_less(demand) else logging.INFO
+        if not log.isEnabledFor(level):
+            return  # its words cost as much as the decision
         outcome(
             log,
             level,

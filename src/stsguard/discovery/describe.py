@@ -10,7 +10,8 @@ from stsguard.core.socketmap import Dialect, render_reply
 from stsguard.core.tlspolicy import Decision, Reply
 from stsguard.discovery.demand import NO_LOOKUP, Demand, Destination
 from stsguard.discovery.forecast import Results, would_defer
-from stsguard.discovery.policies import NegativeEntry, PolicyEntry
+from stsguard.discovery.policies import PolicyEntry
+from stsguard.discovery.states import NegativeEntry
 from stsguard.names import Domain
 
 Plain = dict[str, object]

@@ -15,7 +15,7 @@ from functools import partial
 
 from cachetools import LRUCache
 
-from stsguard.core.errors import PolicyFetchFailed, StoreUnavailable
+from stsguard.core.errors import PolicyFetchFailed
 from stsguard.core.mtasts import Mode, Policy
 from stsguard.core.policycache import (
     UNAVAILABLE_LIMIT_SECONDS,
@@ -29,9 +29,11 @@ from stsguard.core.policycache import (
     remaining_seconds,
 )
 from stsguard.core.tlspolicy import StsState, StsStatus
-from stsguard.discovery.record import RecordLookup, lookup_record
+from stsguard.discovery.flights import Flights
+from stsguard.discovery.record import RecordLookup
 from stsguard.discovery.saver import PolicySaver
-from stsguard.discovery.supervisor import contained, report
+from stsguard.discovery.states import NEVER, NegativeEntry, StateUntil
+from stsguard.discovery.supervisor import contained
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -40,15 +42,12 @@ from stsguard.ports import Clock, PolicyFetcher, PolicyStore, Resolver
 log = logger(__name__)
 fetches = Counter("policy_fetches_total", "Policy fetches by outcome.", "outcome")
 downgrades_seen = Counter("policy_downgrades_total", "Steps that weaken a policy and may be an attack.", "kind")
-store_misses = Counter("store_read_failures_total", "Domains for which the store could not be read.")
 expired = Counter("policies_expired_total", "Policies whose max_age ran out without a successor.")
 
 IDS_REMEMBERED = 5
-STORE_WAIT_SECONDS = 5.0  # a look-up waits no longer for the database
 STORE_RETRY_SECONDS = 30.0  # how long a domain is answered TEMP before the store is read for it again
 LEAST_REFRESH_SECONDS = 60.0  # a policy that lives shorter is not fetched ahead of time: it runs out first
 LOG_TIME_SECONDS = 2.0
-NEVER = float("-inf")
 
 
 @dataclass(slots=True, eq=False)
@@ -78,28 +77,6 @@ class PolicyEntry:
         return self.stored.policy
 
 
-@dataclass(frozen=True, slots=True)
-class NegativeEntry:
-    """A domain without a policy, until `until`; after a failed fetch with when, how often, for which id, and the
-    instant before which that id is not fetched again."""
-
-    state: StsState
-    until: float
-    retry_at: float = NEVER
-    failures: int = 0
-    failed_id: str | None = None
-    failure: PolicyFetchFailed | None = None
-    failed_at: float = NEVER
-
-
-@dataclass(frozen=True, slots=True)
-class StateUntil:
-    """A state and the monotonic instant until which it holds without a new look."""
-
-    state: StsState
-    until: float
-
-
 class PolicyCache:
     """Policies by policy domain. `on_change` is called with a domain whose state has changed, `on_entry` with a new
     entry, `on_fetch` with a domain and how its fetch failed, None for a good one; `used_at` gives the monotonic instant
@@ -116,9 +93,7 @@ class PolicyCache:
         size: int,
         id_check_seconds: float,
     ) -> None:
-        self._resolver = resolver
         self._fetcher = fetcher
-        self._store = store
         self.saver = PolicySaver(store)
         self.clock = clock
         self.random = random
@@ -133,8 +108,7 @@ class PolicyCache:
         self._entries: dict[Domain, PolicyEntry] = {}
         self._mode_none: dict[Domain, None] = {}  # those of the entries that apply nothing, the oldest first
         self._negative: LRUCache[Domain, NegativeEntry] = LRUCache(size + 1)
-        self._flights: dict[Domain, asyncio.Task[StateUntil]] = {}
-        self._unread: set[Domain] = set()  # flights for which the store has not, or not yet, been read
+        self._flights = Flights(self, resolver=resolver, store=store)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -189,7 +163,7 @@ class PolicyCache:
         so that it is renewed ahead of time; after a failed fetch it does not, or the pause would be cut short."""
         entry = self.entry(policy_domain)
         if entry is not None:
-            return self._in_force(entry)
+            return self.in_force(entry)
         negative = self.negative(policy_domain)
         if negative is None or (not negative.failures and negative.until <= self._after(ahead_seconds)):
             return None
@@ -197,113 +171,60 @@ class PolicyCache:
 
     async def state(self, policy_domain: Domain, wait_seconds: float, ahead_seconds: float = 0.0) -> StateUntil:
         """The state of a domain, discovered if need be; after `wait_seconds` PENDING, while discovery goes on."""
-        known = self.peek(policy_domain, ahead_seconds)
-        if known is not None:
-            return known
-        flight = self._flights.get(policy_domain)
-        if flight is None:
-            flight = asyncio.create_task(self._discover(policy_domain), name=f"discover {policy_domain}")
-            self._flights[policy_domain] = flight
-            self._unread.add(policy_domain)
-            flight.add_done_callback(lambda task: self._landed(policy_domain, task))
-        done, _ = await asyncio.wait([flight], timeout=wait_seconds)
-        if done:
-            return flight.result()
-        # RFC 8461 §5.1: fetched "perhaps asynchronously, so as not to block message delivery".
-        outcome(log, logging.WARNING, "policy not known in time, deciding without it", policy_domain=policy_domain)
-        # But an enforce policy may be lying in a store that has not been read: then whoever delays the fetch gains
-        # nothing.
-        unread = policy_domain in self._unread
-        status = StsStatus.STORE_UNREADABLE if unread else StsStatus.PENDING
-        return StateUntil(StsState(status, detail="still being fetched"), self.clock.monotonic())
+        begun = self.begin(policy_domain, wait_seconds, ahead_seconds)
+        return begun if isinstance(begun, StateUntil) else await begun
 
-    def _landed(self, policy_domain: Domain, flight: asyncio.Task[StateUntil]) -> None:
-        del self._flights[policy_domain]
-        self._unread.discard(policy_domain)
-        if flight.cancelled():
-            return
-        exc = flight.exception()
-        if exc is None:
-            self.on_change(policy_domain)
-        else:
-            # Those who waited answer TEMP; where nobody waits any longer it would be lost.
-            report("discovery", exc)
+    def begin(
+        self, policy_domain: Domain, wait_seconds: float, ahead_seconds: float = 0.0
+    ) -> "StateUntil | asyncio.Future[StateUntil]":
+        """As `state`: what is known, or what will be, the discovery being under way when this returns."""
+        known = self.peek(policy_domain, ahead_seconds)
+        return known if known is not None else self._flights.join(policy_domain, wait_seconds)
+
+    def may_have_policy(self, policy_domain: Domain) -> bool:
+        """Whether there is a policy, or may be as far as is known by now."""
+        known = self.peek(policy_domain)
+        if known is not None:
+            return known.state.status is not StsStatus.ABSENT
+        return not self._flights.has_no_record(policy_domain)
 
     async def close(self) -> None:
-        """End the flights that are under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        """End the discoveries that are under way."""
+        await self._flights.close()
 
-    async def _discover(self, policy_domain: Domain) -> StateUntil:
-        lookup = asyncio.create_task(lookup_record(self._resolver, policy_domain))
-        try:
-            stored, readable = await self._load(policy_domain)
-            if readable:
-                self._unread.discard(policy_domain)
-            if stored is not None:
-                return self._in_force(self.adopt(stored))
-            found = await lookup
-        finally:
-            lookup.cancel()
-        if found.record is None:
-            return self._remember_negative(policy_domain, found, readable=readable)
-        record_id = found.record.record_id
+    def failed_before(self, policy_domain: Domain, record_id: str) -> NegativeEntry | None:
+        """What is remembered of the failed fetches of a policy with that record id."""
         last = self._negative.get(policy_domain)
-        if last is None or last.failed_id != record_id:
-            last = None
-        elif last.failure is not None and last.retry_at > self.clock.monotonic():
-            # RFC 8461 §3.3: five minutes or longer between attempts per version ID; only the store was looked at again.
-            return self._remember_failure(policy_domain, last, readable=readable)
-        try:
-            return self._in_force(await self.fetch(policy_domain, record_id))
-        except PolicyFetchFailed as exc:
-            failures = 1 + (last.failures if last else 0)
-            pause = min(fetch_pause_seconds(failures, self.random()), UNAVAILABLE_LIMIT_SECONDS)
-            state = StsState(StsStatus.UNAVAILABLE, detail=f"record id {record_id}, but {exc}")
-            failed = NegativeEntry(state, NEVER, self._after(pause), failures, record_id, exc, self._after(0))
-            return self._remember_failure(policy_domain, failed, readable=readable)
+        return last if last is not None and last.failed_id == record_id else None
 
-    async def _load(self, policy_domain: Domain) -> tuple[StoredPolicy | None, bool]:
-        """The stored policy that still lives, and whether the store could be read at all."""
-        if self.saver.is_waiting(policy_domain):
-            # What the store holds is not the last word: it is about to be replaced or deleted.
-            return self._alive(self.saver.waiting(policy_domain)), True
-        try:
-            async with asyncio.timeout(STORE_WAIT_SECONDS):
-                await self.store_tried.wait()
-                stored = await self._store.load_policy(policy_domain)
-        except (StoreUnavailable, TimeoutError) as exc:
-            store_misses.inc()
-            self.store_failing = True
-            outcome(
-                log,
-                logging.ERROR,
-                "store can't be read",
-                policy_domain=policy_domain,
-                reason=str(exc) or "no answer in time",
-            )
-            return None, False
-        self.store_failing = False
-        return self._alive(stored), True
+    def failed_again(self, last: NegativeEntry | None, record_id: str, failure: PolicyFetchFailed) -> NegativeEntry:
+        """What is to be remembered of a fetch that failed, the last one before it being `last`."""
+        failures = 1 + (last.failures if last else 0)
+        pause = min(fetch_pause_seconds(failures, self.random()), UNAVAILABLE_LIMIT_SECONDS)
+        state = StsState(StsStatus.UNAVAILABLE, detail=f"record id {record_id}, but {failure}")
+        return NegativeEntry(state, NEVER, self._after(pause), failures, record_id, failure, self._after(0))
 
-    def _alive(self, stored: StoredPolicy | None) -> StoredPolicy | None:
+    def alive(self, stored: StoredPolicy | None) -> StoredPolicy | None:
+        """`stored` where it still lives."""
         return stored if stored is not None and remaining_seconds(stored, self.clock.now()) > 0 else None
 
-    def _in_force(self, entry: PolicyEntry) -> StateUntil:
+    def in_force(self, entry: PolicyEntry) -> StateUntil:
+        """The state of a domain whose policy this is."""
         return StateUntil(StsState(StsStatus.IN_FORCE, entry.policy), entry.expires_at)
 
-    def _remember_negative(self, policy_domain: Domain, found: RecordLookup, *, readable: bool) -> StateUntil:
+    def remember_negative(self, policy_domain: Domain, found: RecordLookup, *, readable: bool) -> StateUntil:
+        """There is no record, or nobody knows; `readable`: the store holds no policy, else nobody knows that."""
         # A failed look-up tells nothing: with the store unreadable too, a policy in force may be unknown to us.
         hidden = found.failed and not readable
         status = StsStatus.STORE_UNREADABLE if hidden else StsStatus.ABSENT
         seconds = STORE_RETRY_SECONDS if hidden else negative_ttl_seconds(found.ttl)
         level = logging.WARNING if found.failed or hidden else logging.DEBUG
-        outcome(log, level, "no policy", policy_domain=policy_domain, reason=found.detail, seconds=int(seconds))
+        if log.isEnabledFor(level):
+            outcome(log, level, "no policy", policy_domain=policy_domain, reason=found.detail, seconds=int(seconds))
         return self._keep(policy_domain, NegativeEntry(StsState(status, detail=found.detail), self._after(seconds)))
 
-    def _remember_failure(self, policy_domain: Domain, failed: NegativeEntry, *, readable: bool) -> StateUntil:
+    def remember_failure(self, policy_domain: Domain, failed: NegativeEntry, *, readable: bool) -> StateUntil:
+        """There is a record, but no policy to be had."""
         # RFC 8461 §3.3: no policy can be fetched and none is cached: as though the domain had none. Where the store
         # can't be read that is not known, and it is read again long before the fetch is tried again.
         status = StsStatus.UNAVAILABLE if readable else StsStatus.STORE_UNREADABLE
@@ -313,7 +234,7 @@ class PolicyCache:
     def _keep(self, policy_domain: Domain, negative: NegativeEntry) -> StateUntil:
         entry = self.entry(policy_domain)
         if entry is not None:  # it came from the store meanwhile
-            return self._in_force(entry)
+            return self.in_force(entry)
         self._negative[policy_domain] = negative
         self._make_room()
         return StateUntil(negative.state, negative.until)
@@ -360,7 +281,7 @@ class PolicyCache:
         # max_age 0 is held for a minute and never stored.
         if policy.max_age == 0:
             self.saver.forget(policy_domain)
-        elif policy_domain in self._unread:
+        elif self._flights.is_unread(policy_domain):
             self.saver.save_later(stored)  # the store did not answer when it was read: no second wait for it
         else:
             await self.saver.save(stored)

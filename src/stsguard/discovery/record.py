@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
-from stsguard.core.dane import AnswerStatus
+from stsguard.core.dane import Answer, AnswerStatus
 from stsguard.core.errors import LookupFailed, RecordInvalid
 from stsguard.core.mtasts import Record, select_record
-from stsguard.names import Domain
+from stsguard.names import Domain, NameInvalid
 from stsguard.ports import Resolver
 
+_DENIED = {status: f"no _mta-sts record ({status.value})" for status in (AnswerStatus.NODATA, AnswerStatus.NXDOMAIN)}
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)  # not frozen: one is made for every cold domain, and nobody changes it
 class RecordLookup:
     """What the look-up gave. `record` None means no usable record: `failed` tells a failed look-up, after which
     nothing is known, from a denial or an unusable record, after which there is none. `ttl` in seconds."""
@@ -20,18 +22,29 @@ class RecordLookup:
     failed: bool = False
 
 
+def record_name(policy_domain: Domain) -> Domain:
+    """Where the record of `policy_domain` is.
+
+    Raises:
+        NameInvalid: the name is so long that no record fits below it.
+    """
+    return policy_domain.child("_mta-sts")
+
+
 async def lookup_record(resolver: Resolver, policy_domain: Domain) -> RecordLookup:
     """The record of `policy_domain`; never raises."""
     try:
-        name = policy_domain.child("_mta-sts")
-    except ValueError as exc:  # a name so long that no record fits below it
-        return RecordLookup(None, 0, str(exc.args[0]))
-    try:
-        answer = await resolver.lookup_txt(name)
+        return read_record(await resolver.lookup_txt(record_name(policy_domain)))
+    except NameInvalid as exc:
+        return RecordLookup(None, 0, str(exc))
     except LookupFailed as exc:
         return RecordLookup(None, 0, str(exc), failed=True)
+
+
+def read_record(answer: Answer[bytes]) -> RecordLookup:
+    """What an answer for the TXT records there says."""
     if answer.status is not AnswerStatus.FOUND:
-        return RecordLookup(None, answer.ttl, f"no _mta-sts record ({answer.status.value})")
+        return RecordLookup(None, answer.ttl, _DENIED[answer.status])
     try:
         record = select_record(answer.records)
     except RecordInvalid as exc:

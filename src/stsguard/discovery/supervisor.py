@@ -45,9 +45,14 @@ async def kept_up(task: str, work: Callable[[], Awaitable[object]]) -> None:
 
 def contained(task: str, call: Callable[[], object]) -> bool:
     """Call something that must not take its caller down; a fault is reported. Whether there was none."""
+    return caught(task, call) is None
+
+
+def caught(task: str, call: Callable[[], object]) -> Exception | None:
+    """As `contained`; the fault, where there was one."""
     try:
         call()
     except Exception as exc:  # noqa: BLE001 (this is the supervisor)
         report(task, exc)
-        return False
-    return True
+        return exc
+    return None

@@ -20,9 +20,10 @@ from typing import cast
 
 from stsguard.core import netstring
 from stsguard.core.errors import RequestInvalid
-from stsguard.core.socketmap import KeyKind, NextHop, Request, UnknownMap, parse_next_hop, parse_request
+from stsguard.core.socketmap import Dialect, KeyKind, UnknownMap, parse_next_hop, parse_request
 from stsguard.discovery.demand import Demand, Demands, Destination
-from stsguard.discovery.supervisor import contained, report
+from stsguard.discovery.limits import TimeLimit
+from stsguard.discovery.supervisor import caught, contained, report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.outbound.replies import NOTFOUND_REPLY, TEMP_FAULT, ReplyCache, ReplyCell, has_bogus_tlsa, render
@@ -57,10 +58,10 @@ class LookupService:
         self.fault_reply = NOTFOUND_REPLY if cache.observe else TEMP_FAULT
         self.on_bogus_tlsa: Callable[[Destination, Demand], None] = lambda _destination, _demand: None
         self.open_connections: set[LookupProtocol] = set()
-        self._tasks: set[asyncio.Task[bytes]] = set()
+        self._pending: TimeLimit[PendingReply] = TimeLimit(ANSWER_SECONDS, self._waited_enough)
 
-    def answer(self, framed: bytes) -> "bytes | asyncio.Task[bytes]":
-        """The framed reply to a framed request that is not in the reply cache, or the task that makes it.
+    def answer(self, framed: bytes) -> "bytes | PendingReply":
+        """The framed reply to a framed request that is not in the reply cache, or the one that is being made.
 
         Raises:
             RequestInvalid: this is no socketmap request.
@@ -82,49 +83,83 @@ class LookupService:
                 return NOTFOUND_REPLY if self._cache.observe else TEMP_NO_NAME
             case KeyKind.BRACKETED if next_hop.host is None or self._demands.find_override(next_hop.host) is None:
                 return NOTFOUND_REPLY
-        task = asyncio.create_task(self._decide(framed, request, next_hop))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _decide(self, framed: bytes, request: Request, next_hop: NextHop) -> bytes:
         assert next_hop.host is not None  # noqa: S101 (a domain or bracketed key has its host)
-        destination = self._demands.destination(next_hop.host, next_hop.port)
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                demand = await self._demands.demand(destination)
-        except TimeoutError:
-            faults.inc("timeout")
-            outcome(log, logging.ERROR, "not decided in time, mail waits", policy_domain=destination.next_hop)
-            return NOTFOUND_REPLY if self._cache.observe else TEMP_TIMEOUT
+        pending = PendingReply(framed, request.dialect, self._demands.destination(next_hop.host, next_hop.port))
+        # A bracketed key is served by its override alone: without one it must not get the domain's answer.
+        pending.is_kept = next_hop.kind is not KeyKind.BRACKETED
+        if caught("look-up", partial(self._begin, pending)) is not None:
+            faults.inc("crash")
+            return self.fault_reply
+        return pending if pending.reply is None else pending.reply
+
+    def _begin(self, pending: "PendingReply") -> None:
+        begun = self._demands.begin(pending.destination)
+        if isinstance(begun, Demand):
+            pending.reply = self._reply(pending, begun)
+        else:
+            self._pending.add(pending)
+            begun.add_done_callback(partial(self._decided, pending))
+
+    def _decided(self, pending: "PendingReply", flight: "asyncio.Task[Demand]") -> None:
+        self._pending.discard(pending)
+        if pending.reply is not None:
+            return  # it took too long
+        if flight.cancelled():
+            faults.inc("cancelled")
+            pending.settle(self.fault_reply)
+        elif (exc := flight.exception()) is not None:
+            self._fail(pending, exc)
+        elif (fault := caught("look-up", lambda: pending.settle(self._reply(pending, flight.result())))) is not None:
+            self._fail(pending, fault)
+
+    def _fail(self, pending: "PendingReply", exc: BaseException) -> None:
+        """A fault of ours: the mail waits, it is never sent with less."""
+        faults.inc("crash")
+        report("look-up", exc)
+        pending.settle(self.fault_reply)
+
+    def _reply(self, pending: "PendingReply", demand: Demand) -> bytes:
+        destination = pending.destination
         if has_bogus_tlsa(demand):
             contained("sessions", partial(self.on_bogus_tlsa, destination, demand))
-        # A bracketed key is served by its override alone: without one it must not get the domain's answer.
-        if next_hop.kind is not KeyKind.BRACKETED:
-            self._cache.keep(framed, request.dialect, destination)
-        return render(demand, request.dialect, destination, observe=self._cache.observe)
+        kept = self._cache.keep(pending.framed, pending.dialect, destination) if pending.is_kept else None
+        if kept is not None and destination.demand is demand:
+            return kept
+        return render(demand, pending.dialect, destination, observe=self._cache.observe)
 
-    def result(self, task: "asyncio.Task[bytes]") -> bytes:
-        """The reply that a task has made; where it failed, which is a fault of ours, the mail waits: it is never sent
-        with less."""
-        if task.cancelled():
-            faults.inc("cancelled")
-            return self.fault_reply
-        exc = task.exception()
-        if exc is not None:
-            faults.inc("crash")
-            report("look-up", exc)
-            return self.fault_reply
-        return task.result()
+    def _waited_enough(self, pending: "PendingReply") -> None:
+        faults.inc("timeout")
+        outcome(log, logging.ERROR, "not decided in time, mail waits", policy_domain=pending.destination.next_hop)
+        pending.settle(NOTFOUND_REPLY if self._cache.observe else TEMP_TIMEOUT)
 
     async def close(self) -> None:
-        """Close all connections and end what is under way."""
+        """Close all connections. What is being decided is left to the decisions' own end."""
         for connection in tuple(self.open_connections):
             connection.close()
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._pending.clear()
+
+
+class PendingReply:
+    """A reply that is being made: `reply` is None until it is there, and then whoever waits is told."""
+
+    __slots__ = ("destination", "dialect", "framed", "is_kept", "notify", "reply")
+
+    def __init__(self, framed: bytes, dialect: Dialect, destination: Destination) -> None:
+        self.framed = framed
+        self.dialect = dialect
+        self.destination = destination
+        self.is_kept = True
+        self.reply: bytes | None = None
+        self.notify: Callable[[], None] = _nobody
+
+    def settle(self, reply: bytes) -> None:
+        """The reply is there."""
+        self.reply = reply
+        self.notify()
+
+
+def _nobody() -> None:
+    """Nobody waits."""
 
 
 class LookupProtocol(asyncio.Protocol):
@@ -141,7 +176,7 @@ class LookupProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""  # an incomplete request
         self._queued: deque[bytes] = deque()  # complete ones that nobody works on yet
-        self._waiting: deque[bytes | asyncio.Task[bytes]] = deque()  # replies, in the order of the requests
+        self._waiting: deque[bytes | PendingReply] = deque()  # replies, in the order of the requests
         self._reading = True
         self._writable = True
 
@@ -246,7 +281,7 @@ class LookupProtocol(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _answer(self, framed: bytes) -> "bytes | asyncio.Task[bytes]":
+    def _answer(self, framed: bytes) -> "bytes | PendingReply":
         cell = self._service.cells.get(framed)
         if cell is not None:
             now = self._service.now()
@@ -255,11 +290,11 @@ class LookupProtocol(asyncio.Protocol):
                 hits.count += 1
                 return cell.reply
         answer = self._service.answer(framed)
-        if isinstance(answer, asyncio.Task):
-            answer.add_done_callback(self._answered)
+        if isinstance(answer, PendingReply):
+            answer.notify = self._answered
         return answer
 
-    def _answered(self, _task: "asyncio.Task[bytes]") -> None:
+    def _answered(self) -> None:
         if self._transport is not None:
             self._go_on()
 
@@ -270,10 +305,10 @@ class LookupProtocol(asyncio.Protocol):
             size = 0
             while self._waiting and size < WRITE_BYTES:
                 first = self._waiting[0]
-                if isinstance(first, asyncio.Task):
-                    if not first.done():
+                if isinstance(first, PendingReply):
+                    if first.reply is None:
                         break
-                    first = self._service.result(first)
+                    first = first.reply
                 ready.append(first)
                 size += len(first)
                 self._waiting.popleft()

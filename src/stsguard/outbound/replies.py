@@ -71,12 +71,13 @@ class ReplyCache:
         self._demands = demands
         demands.on_evict = self._evicted
 
-    def keep(self, request: bytes, dialect: Dialect, destination: Destination) -> None:
-        """Keep a cell for this request; of a destination with enough spellings the oldest goes."""
+    def keep(self, request: bytes, dialect: Dialect, destination: Destination) -> bytes | None:
+        """Keep a cell for this request, and give its reply; of a destination with enough spellings the oldest goes.
+        None where there is a cell already, or nothing may be kept."""
         if request in self.cells or destination.demand is None or has_bogus_tlsa(destination.demand):
-            return
+            return None
         if self._demands.known(destination.next_hop, destination.port) is not destination:
-            return  # dropped while it was decided
+            return None  # dropped while it was decided
         if len(destination.watchers) >= SPELLINGS:
             oldest = destination.watchers.pop(0)
             if isinstance(oldest, ReplyCell):
@@ -84,6 +85,7 @@ class ReplyCache:
         cell = ReplyCell(self.cells, request, dialect, destination, observe=self.observe)
         destination.watchers.append(cell)
         cell.decided(destination, destination.demand)
+        return cell.reply
 
     def _evicted(self, destination: Destination) -> None:
         for watcher in destination.watchers:

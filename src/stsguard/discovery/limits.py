@@ -1,0 +1,44 @@
+"""One time limit for many that wait, on one timer: each a timer of its own would cost more than what is waited for."""
+
+import asyncio
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class TimeLimit(Generic[K]):
+    """Calls `expire` with each key that has waited for `seconds`; keys go by their age, so the oldest is the first."""
+
+    def __init__(self, seconds: float, expire: Callable[[K], None]) -> None:
+        self._seconds = seconds
+        self._expire = expire
+        self._ends: dict[K, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, key: K) -> None:
+        """`key` waits from now on."""
+        loop = asyncio.get_running_loop()
+        end = self._ends[key] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(end, self._look)
+
+    def discard(self, key: K) -> None:
+        """`key` waits no longer, where it did."""
+        self._ends.pop(key, None)
+
+    def clear(self) -> None:
+        """Nobody waits any longer."""
+        self._ends.clear()
+
+    def _look(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._ends:
+            key = next(iter(self._ends))
+            if self._ends[key] > now:
+                self._timer = loop.call_at(self._ends[key], self._look)
+                return
+            del self._ends[key]
+            self._expire(key)
