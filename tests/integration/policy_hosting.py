@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from stsguard.adapters.tls_certificates import CertificateFiles
 from stsguard.core.client_hello import ClientHello
 from stsguard.inbound.fetches import FetchCounts
 from stsguard.inbound.hosting import Hosting
-from stsguard.inbound.policy_host import TLS_HOST, PolicyHost
+from stsguard.inbound.policy_host import TLS_HOST, Application, PolicyHost
 from tests.lab.ca import ThrowAwayCA
 from tests.unit.hosting import HostingStore
 
@@ -100,6 +100,7 @@ async def policy_host(
     names: Sequence[str] = ("mta-sts.a.example",),
     max_connections: int = 100,
     request_seconds: float = 10.0,
+    elsewhere: Mapping[str, Application] | None = None,
 ) -> AsyncIterator[PolicyHostAt]:
     """The policy host over `store`, with certificates for `names`."""
     ca = ThrowAwayCA(directory / "ca")
@@ -107,7 +108,9 @@ async def policy_host(
     certificates = CertificateFiles(directory / "certificates")
     hosting = Hosting(store, store.open)
     fetches = FetchCounts(store, SystemClock())
-    application = PolicyHost(hosting.pages, store, fetches.count, SystemClock(), loaded=hosting.loaded.is_set)
+    application = PolicyHost(
+        hosting.pages, store, fetches.count, SystemClock(), loaded=hosting.loaded.is_set, elsewhere=elsewhere
+    )
 
     async def select(hello: ClientHello) -> ssl.SSLContext | None:
         return None if hello.server_name is None else certificates.context(hello.server_name)

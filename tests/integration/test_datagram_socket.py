@@ -359,28 +359,31 @@ def test_full_queue_is_counted(path: Path, run: Run) -> None:
     assert datagram_socket.queue_full.value() == before + 1
 
 
-def test_close_ends_reading_and_drain_takes_what_waits(path: Path, run: Run) -> None:
+def test_close_takes_what_waits_in_the_queue_and_ends_reading(path: Path, run: Run) -> None:
     got: list[bytes] = []
+    before = datagram_socket.read_errors.value()
 
     def receive(datagrams: Sequence[bytes]) -> bool:
         got.extend(datagrams)
         return True
 
     async def work() -> None:
-        reader = DatagramReader(open_datagram_socket(path), receive)
+        reader = DatagramReader(open_datagram_socket(path), receive, batch=2, queue=6)
         reader.resume()  # not started: no effect
         reader.start()
         with sender(path) as client:
-            client.send(b"last")
-            reader.drain()
+            for number in range(5):
+                client.send(b"%d" % number)
             reader.close()
-            assert got == [b"last"]
+            assert got == [b"0", b"1", b"2", b"3", b"4"]
             with pytest.raises(ConnectionRefusedError):
                 client.send(b"x")
         reader.resume()
+        reader.drain()
         await asyncio.sleep(0)
 
     run(work())
+    assert datagram_socket.read_errors.value() == before
 
 
 class Broken(socket.socket):

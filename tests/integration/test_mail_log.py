@@ -43,13 +43,14 @@ class _Intake:
         self.taken: list[Session] = []
         self.came = asyncio.Event()
         self.restored: list[str] = []
+        self.positions: dict[str, str] = {}
 
     def restore(self, instance: str, positions: Mapping[str, str]) -> None:
         del positions
         self.restored.append(instance)
 
     def sessions(self, sessions: Sequence[Session], positions: Mapping[str, str] | None = None) -> None:
-        del positions
+        self.positions |= positions or {}
         self.taken += sessions
         if sessions:
             self.came.set()
@@ -98,3 +99,52 @@ async def test_a_memory_that_is_unreadable_is_told_and_the_log_is_read_on(
     await asyncio.gather(following, return_exceptions=True)
     assert [session.recipient_domain for session in intake.taken] == ["after.example"]
     assert [record.message for record in caplog.records] == ["memory of a log in the store is unreadable"]
+
+
+async def _stopped_early(path: Path, store: _Store, intake: _Intake, *, opens: bool) -> None:
+    """A process that is stopped before it knows where the last one was; its database is open by then if `opens`."""
+    mail_log = _mail_log(path, store, intake)
+    following = asyncio.create_task(mail_log.run())
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await store.asked.wait()
+    with path.open("a") as log:
+        log.write(LINES)
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    store.opened = opens
+    await mail_log.close()
+
+
+async def test_who_is_stopped_before_the_database_was_open_leaves_its_place_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "mail.log"
+    path.write_text(LINES.replace("example.com", "before.example"))
+    first = _Intake()
+    await _stopped_early(path, _Store(), first, opens=True)
+    assert first.taken == []
+
+    store, second = _Store(first.positions), _Intake()
+    store.opened = True
+    following = asyncio.create_task(_mail_log(path, store, second).run())
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await second.came.wait()
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    assert [session.recipient_domain for session in second.taken] == ["example.com"]
+
+
+async def test_who_is_stopped_early_keeps_the_place_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "mail.log"
+    path.write_text(LINES)
+    intake = _Intake()
+    await _stopped_early(path, _Store({"log:postfix": "the place of the one before"}), intake, opens=True)
+    assert intake.positions == {}
+
+
+async def test_a_place_that_can_not_be_left_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "mail.log"
+    path.write_text(LINES)
+    intake = _Intake()
+    await _stopped_early(path, _Store(), intake, opens=False)
+    assert intake.positions == {}
+    [record] = caplog.records
+    assert "sessions since the start may never be counted" in record.message

@@ -17,7 +17,6 @@ class ReportCase:
         reported: what we report by its log.
         by_datagram: the same by datagrams alone; as `reported` where empty.
         or_by_datagram: what that may be as well, where a kill may lose its last second.
-        or_by_log: the same by the log, for a daemon that is stopped within a second or two of a new database's start.
         on_37: by the log of 3.7; as `reported` where empty.
         refreshed: how often the policy was tried meanwhile depends on how soon a failed session has its id checked.
         mx_host: the MX host whose own report says the same under DANE (RFC 8460 §1.1), or a name below it.
@@ -31,7 +30,6 @@ class ReportCase:
     reported: str
     by_datagram: str = ""
     or_by_datagram: tuple[str, ...] = ()
-    or_by_log: tuple[str, ...] = ()
     on_37: str = ""
     refreshed: bool = False
     mx_host: str = ""
@@ -50,7 +48,7 @@ class ReportCase:
         if not heard.by_log:
             first = self.by_datagram or self.reported
             return (first, *self.or_by_datagram)
-        return ((self.on_37 or self.reported) if heard.version.is_37 else self.reported, *self.or_by_log)
+        return ((self.on_37 or self.reported) if heard.version.is_37 else self.reported,)
 
     def agrees_for_mx_host(self, reported: str, heard: Heard) -> bool:
         """Whether this is what the MX host's own report has to say."""
@@ -88,7 +86,6 @@ def same(
     reported: str,
     *,
     or_by_datagram: tuple[str, ...] = (),
-    or_by_log: tuple[str, ...] = (),
     mx_host: str = "",
     of_mx_host: str = "",
     varied: bool = False,
@@ -99,7 +96,6 @@ def same(
         reported,
         reported,
         or_by_datagram=or_by_datagram,
-        or_by_log=or_by_log,
         mx_host=mx_host,
         of_mx_host=of_mx_host,
         varied=varied,

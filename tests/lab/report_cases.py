@@ -212,8 +212,8 @@ TIME = (
     same("expired-policy", f"{NO_POLICY_OK}; {VALIDATION}"),
     same("flood", TWICE),
     # A log is read on where it was. What a datagram told in the last second is lost with the process.
-    same("killed", TWICE, or_by_datagram=(VALIDATION, NOTHING), or_by_log=(VALIDATION, NOTHING)),
-    same("daemon-down", STS_OK, or_by_log=(NOTHING,)),
+    same("killed", TWICE, or_by_datagram=(VALIDATION, NOTHING)),
+    same("daemon-down", STS_OK),
     row("store-unreadable-fetch-fails", NOTHING, NOTHING, why=_LOST),
     row("store-unreadable-fetch-works", STS_OK, NOTHING, why=_LOST),
     row("store-unreadable-no-record", NO_POLICY_OK, NOTHING, why=_LOST),

@@ -56,10 +56,10 @@ BROKEN = [
     # names
     ("[lokup]\nmode = 'observe'", "[lokup]: unknown section; did you mean [lookup]?"),
     (
-        "[milter]\nsocket = '/x'",
+        "[dashboard]\nlisten = '/x'",
         (
-            "[milter]: unknown section; known here: [store], [dns], [network], [policy_fetch], [lookup], "
-            "[verification], [sessions], [reports], [policy_host], [dns_update], [admin], [log]"
+            "[dashboard]: unknown section; known here: [store], [dns], [network], [policy_fetch], [lookup], "
+            "[verification], [sessions], [reports], [policy_host], [dns_update], [intake], [milter], [admin], [log]"
         ),
     ),
     ("[[hosts]]\nname = 1", "[hosts]: unknown section; known here: " + ", ".join(f"[{name}]" for name in SECTIONS)),
@@ -414,6 +414,7 @@ def test_state_dir_moves_defaults_and_nothing_else(tmp_path: Path) -> None:
         "url",
         "tlsrpt_socket",
         "certificate_dir",
+        "spool",
         "listen",
         "inbound_listen",
     }
@@ -423,7 +424,8 @@ def test_state_dir_moves_defaults_and_nothing_else(tmp_path: Path) -> None:
         write(
             tmp_path,
             '[store]\nurl = "postgresql://db.example.com/x"\n[admin]\nlisten = "unix:/x"\n'
-            'inbound_listen = "unix:/y"\n[policy_host]\ncertificate_dir = ""\n[sessions]\ntlsrpt_socket = ""',
+            'inbound_listen = "unix:/y"\n[policy_host]\ncertificate_dir = ""\n[sessions]\ntlsrpt_socket = ""\n'
+            '[intake]\nspool = "/z"',
         )
     )
     assert with_state_dir(named, tmp_path) == named

@@ -51,7 +51,7 @@ BANNED_IN_CORE = {
 }
 # What core may use beside the standard library: msgspec for reports only, idna for internationalised names only.
 THIRD_PARTY = {"core": {"cryptography", "msgspec"}, "names": {"idna"}}
-MSGSPEC_IN_CORE = "stsguard.core.tlsrpt_report"
+MSGSPEC_IN_CORE = ("stsguard.core.tlsrpt_report", "stsguard.core.received_")
 # datetime is a value type; these of its class methods read the clock.
 CLOCK_METHODS = {"now", "utcnow", "today"}
 BUILTINS_BANNED_IN_CORE = {"open", "input", "print", "exec", "eval", "__import__"}

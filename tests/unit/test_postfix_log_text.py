@@ -14,7 +14,7 @@ from stsguard.core.postfix_log_state import Attempt, LogMemory, Process, Proxied
 from stsguard.core.postfix_log_text import LogMemoryInvalid, log_memory_text, parse_log_memory
 from stsguard.core.session import Session
 from stsguard.names import Domain
-from tests.unit.test_postfix_log import (
+from tests.unit.postfix_lines import (
     FRAGMENTS,
     HANDSHAKE,
     MX,

@@ -33,7 +33,9 @@ def codes(notes: Notes) -> list[str]:
         (b'{"a": "x\ty"}', {"a": "x\ty"}, ["control-character"]),
         (b"[] and more", [], ["trailing-data"]),
         (b"[1e400, -Infinity]", [float("inf"), float("-inf")], []),
-        (b"[%d, -%d, %d]" % (10**30, 10**30, 2**60), [10**20, -(10**20), 2**60], []),
+        (b"[%d, -%d, %d]" % (10**30, 10**30, 2**60), [10**30, -(10**30), 2**60], []),
+        (b"[%d, -%d, %d, 1e400]" % (10**30, 10**30, 2**60), [10**20, -(10**20), 2**60, float("inf")], []),
+        (b"9" * 7_000_000, 10**20, []),
     ],
 )
 def test_tolerated(data: bytes, value: object, told: list[str]) -> None:

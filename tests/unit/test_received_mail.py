@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from stsguard.core import received_mail
 from stsguard.core.errors import ReportInvalid
-from stsguard.core.received_mail import MAX_REPORTS, find_reports
+from stsguard.core.received_mail import MAX_REPORTS, find_reports, mail_header
 from stsguard.core.tlsrpt_mail import build_mail
 from stsguard.core.tlsrpt_report import Report, compress, to_json
 from stsguard.core.tlsrpt_report_received import parse_received
@@ -128,3 +128,11 @@ def test_date(value: str, date: datetime | None) -> None:
 def test_a_mail_too_long_is_refused() -> None:
     with pytest.raises(ReportInvalid, match="bytes"):
         find_reports(b" " * (received_mail.MAX_MESSAGE_BYTES + 1))
+
+
+def test_the_header_alone() -> None:
+    mail = b"From a@example.com Sun Mar  1 00:00:00 2026\nFrom: A <a@example.com>\nTLS-Report-Submitter: example.com\n"
+    for text in (mail, mail.partition(b"\n")[2], mail + b"\nbody"):
+        assert (mail_header(text).from_address, mail_header(text).submitter) == ("a@example.com", "example.com")
+    assert mail_header(b"From: A <a@example.com>\nFrom: b@example.com\n").from_address == "a@example.com"
+    assert mail_header(b"").from_address == ""

@@ -6,16 +6,18 @@ from pathlib import Path
 from stsguard.core.received_report import (
     MAX_WARNING_LENGTH,
     MAX_WARNINGS,
+    AppliedPolicy,
     Notes,
     ReceivedPolicy,
     ReceivedReport,
     ReceivedWarning,
+    Summary,
     WarningCode,
 )
 
 
 def policy(successes: int = 1, failures: int = 2, warnings: tuple[ReceivedWarning, ...] = ()) -> ReceivedPolicy:
-    return ReceivedPolicy("sts", None, "", None, (), (), successes, failures, warnings=warnings)
+    return ReceivedPolicy(AppliedPolicy("sts", ""), Summary(successes, failures), warnings=warnings)
 
 
 def report(start: str, end: str, *policies: ReceivedPolicy) -> ReceivedReport:

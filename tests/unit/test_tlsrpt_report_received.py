@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stsguard.core import received_report
 from stsguard.core.errors import ReportInvalid
-from stsguard.core.received_report import ReceivedReport
+from stsguard.core.received_report import ReceivedPolicy, ReceivedReport
 from stsguard.core.tlsrpt_report import Report, to_json
 from stsguard.core.tlsrpt_report_received import MAX_DETAILS, MAX_POLICIES, parse_received
 from tests.reports import EXPIRED, STS, TLSA, report, reports, row
@@ -91,6 +91,7 @@ def test_warnings_are_bounded() -> None:
 def test_an_array_within_a_policy_string(strings: list[str], read: tuple[str, ...]) -> None:
     found = parsed(policies=[policy(**{"policy-string": strings})])
     assert found.policies[0].policy_strings == read
+    assert parsed(policies=[policy(**{"mx-host": strings})]).policies[0].mx_hosts == read
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,43 @@ def test_any_value_anywhere_is_survived(data: st.DataObject, sent: Report) -> No
     assert found.start_at <= found.end_at
     assert found.successes >= 0
     assert found.failures >= 0
+
+
+@given(st.data(), reports)
+@settings(relaxed, max_examples=60)
+def test_the_fast_way_ends_where_the_tolerant_one_does(data: st.DataObject, sent: Report) -> None:
+    """A key that nobody knows makes any report go the slow way: it is all that may be told besides."""
+    whole: Any = json.loads(to_json(sent))
+    policies = whole["policies"]
+    if policies:
+        applied = policies[0]["policy"]
+        odd = st.sampled_from(
+            ["sts", "STS", " tlsa", "", "example.com", "Example.COM.", "[]", '["a"]', "a ", "10.0.0.1"]
+        )
+        applied[data.draw(st.sampled_from(["policy-type", "policy-domain"]))] = data.draw(odd)
+        applied[data.draw(st.sampled_from(["policy-string", "mx-host"]))] = data.draw(st.lists(odd, max_size=2))
+        policies[0]["summary"]["total-failure-session-count"] += data.draw(st.integers(0, 1))
+        for detail in policies[0].get("failure-details", [])[:1]:
+            detail["sending-mta-ip"] = data.draw(st.sampled_from(["192.0.2.1", "fe80::1%eth0", "mx", "", "1 %"]))
+            detail["result-type"] = data.draw(st.sampled_from(["certificate-expired", "Certificate_Expired", "x"]))
+    fast = parse_received(json.dumps(whole).encode())
+    slow = parse_received(json.dumps(whole | {"x-odd": 1}).encode())
+    assert [warning.text for warning in slow.warnings if "x-odd" not in warning.text] == [
+        warning.text for warning in fast.warnings
+    ]
+    for ours, theirs in zip(fast.policies, slow.policies, strict=True):
+        assert meant(ours) == meant(theirs)
+    slow.policies = fast.policies
+    slow.warnings = fast.warnings
+    assert fast == slow
+
+
+def meant(found: ReceivedPolicy) -> object:
+    """A policy without the difference between nothing and an empty list."""
+    return (
+        (found.policy_type_text, found.policy_type, found.policy_domain_text, found.policy_domain),
+        (found.policy_strings, found.mx_hosts, found.summary, found.details, found.warnings),
+    )
 
 
 @given(st.binary(max_size=80))

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from stsguard.core.errors import ResultType
 from stsguard.core.received_json import load
-from stsguard.core.received_report import Notes
+from stsguard.core.received_report import Notes, ReceivedDetail, ReceivedPolicy
 from stsguard.core.received_shape import shape
 from stsguard.core.tlsrpt_report import Report, to_json
-from stsguard.core.tlsrpt_report_wire import ReceivedDetail, WireReport, decode_strict
+from stsguard.core.tlsrpt_report_wire import NOTHING, WireReport, as_details, as_policy, decode_json, decode_strict
 from tests.reports import EXPIRED, STS, TLSA, report, reports, row
 from tests.strategies import relaxed
 
@@ -32,7 +32,7 @@ def plain(found: WireReport) -> WireReport:
         found.dates,
         found.contact_info,
         found.report_id,
-        tuple(type(each)(each.policy, each.summary, each.details or ()) for each in found.policies),
+        tuple(ReceivedPolicy(each.policy, each.summary, each.details) for each in found.policies),
     )
 
 
@@ -64,6 +64,8 @@ def test_a_good_report_goes_the_fast_way() -> None:
         (b'"Example Inc."', b"null"),
         (b"Example Inc.", b"\xff"),
         (b'{"organ', b'{"x":1,"organ'),
+        (b'{"policy":', b'{"warnings":[],"policy":'),  # which is a field of the value, and ours alone
+        (b'{"policy":', b'{"warnings":[{"code":"bom","text":"x"}],"policy":'),
         (b":10", b":-10"),
         (b":10", b":10.0"),
         (b":10", b':"10"'),
@@ -96,6 +98,39 @@ def test_what_goes_the_fast_way_has_nothing_to_be_told(data: st.DataObject) -> N
         slow, told = slowly(bytes(changed))
         assert plain(fast) == plain(slow)
         assert not told
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b' {"a": [1, 2.5, "\xc3\xa9", null]} ', {"a": [1, 2.5, "é", None]}),
+        (b"null", None),
+        (b'{"a":1,"a":2}', NOTHING),
+        (b'{"a\\u003a":1}', NOTHING),
+        (b'"\\u0000"', NOTHING),
+        (b'"\\ud800"', NOTHING),
+        (b'"\xff"', NOTHING),
+        (b"[NaN]", NOTHING),
+        (b"1e400", NOTHING),
+        (b"9" * 30, int("9" * 30)),
+        (b"9" * 5000, NOTHING),
+        (b"{} x", NOTHING),
+    ],
+)
+def test_json_that_everybody_reads_alike(data: bytes, value: object) -> None:
+    assert decode_json(data) == value
+
+
+def test_parts_of_the_shape() -> None:
+    policies = json.loads(GOOD)["policies"]
+    found = as_policy(policies[0])
+    assert found is not None
+    assert as_details(policies[0]["failure-details"]) == found.details
+    assert as_policy(policies[0] | {"warnings": []}) is None
+    assert as_policy("sts") is None
+    for text in ("\0", "\ud800", ""):
+        assert as_policy({**policies[0], "policy": {"policy-type": "sts", "policy-domain": text}}) is None
+        assert as_details([{"result-type": text, "failed-session-count": 1}]) is None
 
 
 @pytest.mark.parametrize(

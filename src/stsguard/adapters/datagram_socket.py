@@ -144,7 +144,11 @@ class DatagramReader:
             self._loop.add_reader(self._socket.fileno(), self.drain)
 
     def close(self) -> None:
-        """End reading, and close the socket. What is still in its queue is lost; `drain` before it takes that."""
+        """Read what waits in the queue, as far as there is room for it, end reading, and close the socket."""
+        # No more rounds than a full queue needs: whoever goes on sending does not keep us from ending.
+        for _ in range(0, self._queue_limit, self._batch):
+            if self._reading:
+                self.drain()
         self._stop()
         self._loop = None
         if self._retry is not None:
@@ -154,9 +158,9 @@ class DatagramReader:
     def drain(self) -> None:
         """Read what is there, up to one batch; with more left the loop calls again after everybody else's turn.
 
-        To be called as well by whoever holds up the loop for long. No effect while there is no room.
+        To be called as well by whoever holds up the loop for long. No effect while there is no room, and after the end.
         """
-        if self._loop is not None and not self._reading:
+        if self._socket.fileno() < 0 or (self._loop is not None and not self._reading):
             return
         datagrams: list[bytes] = []
         waiting = 0

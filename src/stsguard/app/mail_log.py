@@ -24,7 +24,8 @@ from stsguard.ports import Clock, CounterStore
 log = logger(__name__)
 
 LOCAL_TIME = Path("/etc/localtime")
-# The database opens beside the start: whoever is stopped before the first position is in it begins at the log's end.
+# The database opens beside the start, a new one in a third of a second. Until a position is in it nothing is counted,
+# and whoever is killed until then loses what came meanwhile: so it is asked for often at first.
 FIRST_RETRY_SECONDS = 0.05
 STORE_RETRY_SECONDS = 1.0
 # syslog_name of the transport that carries our own reports where Postfix is older than 3.10 (postfix/master.cf):
@@ -43,6 +44,7 @@ class MailLog:
         self._name = f"log:{instance.syslog_name}"
         self._memory_name = f"memory:{instance.syslog_name}"
         self._position: str | None = None
+        self._begins_at = ""
         self._zone = local_time_zone()
         self._reader = self._new_reader()
         self._follower: FileFollower | JournalFollower | None = None
@@ -55,11 +57,10 @@ class MailLog:
         """Follow the log and count its sessions, for ever."""
         if self._position is None:
             # Looked at first: what is written while the database opens counts, also where no position is stored yet.
-            end = self._present_end()
-            self._position = await self._stored_position() or end
-            if self._position == end:
-                # Whoever is killed before the first line comes goes on here, and not behind it.
-                self._intake.sessions([], {self._name: end} if end else None)
+            self._begins_at = self._begins_at or self._present_end()
+            self._position = await self._stored_position() or self._begins_at
+            if self._position == self._begins_at:
+                self._note_the_beginning()
         self._follower = self._open(self._position)
         async for batch in self._batches(self._follower):
             if batch.lost or batch.from_start:
@@ -70,6 +71,24 @@ class MailLog:
             # In one transaction with the sessions: where to read on, and what has to be known there.
             positions: dict[str, PositionText] = {self._name: batch.position, self._memory_name: self._memory_text}
             self._intake.sessions(sessions, positions if batch.position else None)
+
+    def _note_the_beginning(self) -> None:
+        """Whoever comes after us before the first line was read goes on where we began, and not behind it."""
+        self._intake.sessions([], {self._name: self._begins_at} if self._begins_at else None)
+
+    async def close(self) -> None:
+        """Leave a place to go on for the next process, also where this one was stopped before it knew its own. Call it
+        when `run` has ended, and before the intake is closed."""
+        if self._position is not None or not self._begins_at:
+            return
+        try:
+            positions = await self._store.load_positions()
+        except StoreUnavailable as exc:
+            what = "where the mail log was read is not stored: sessions since the start may never be counted"
+            outcome(log, logging.ERROR, what, instance=self._instance.syslog_name, reason=exc)
+            return
+        if self._name not in positions:
+            self._note_the_beginning()
 
     def _memory_text(self) -> str:
         return log_memory_text(self._reader.memory())

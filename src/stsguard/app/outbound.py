@@ -247,11 +247,19 @@ class OutboundDaemon:
 
     async def _save_the_rest(self) -> None:
         await self.parts.cache.close()
-
+        await supervised("opening the store at the end", self._open_store())
         if self.parts.cache.saver.unsaved:
             await supervised("saving at the end", self._flush())
         await supervised("counting at the end", self._hearing.close())
         await self._stores.policies.close()
+
+    async def _open_store(self) -> None:
+        """A daemon stopped within its first second may not have waited for its database, which holds all it leaves."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._stores.policies.open()
+        except (StoreUnavailable, TimeoutError):
+            pass  # each that has something to write says what it means
 
     async def _flush(self) -> None:
         saver = self.parts.cache.saver

@@ -15,10 +15,13 @@ from stsguard.config.model import Config
 from stsguard.core.client_hello import ClientHello
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.hosted import AcmeChallenge
+from stsguard.core.unpack import Limits
 from stsguard.discovery.supervisor import kept_up, supervised
 from stsguard.inbound.fetches import FetchCounts
 from stsguard.inbound.hosting import Hosting
-from stsguard.inbound.policy_host import TLS_HOST, PolicyHost
+from stsguard.inbound.policy_host import TLS_HOST, Application, PolicyHost
+from stsguard.inbound.report_post import ReportPost
+from stsguard.inbound.spool import Spool
 from stsguard.names import Domain
 from stsguard.store.stores import Stores
 
@@ -43,6 +46,15 @@ class Listeners:
             listener.close()
 
 
+def _report_posts(config: Config, clock: SystemClock) -> dict[str, Application]:
+    """What takes reports by POST, at its path; nothing where no path is configured."""
+    intake = config.intake
+    if intake.http_path is None:
+        return {}
+    limits = Limits(max_compressed=intake.max_compressed_bytes, max_decompressed=intake.max_decompressed_bytes)
+    return {intake.http_path: ReportPost(Spool(intake.spool), clock, limits)}
+
+
 class PolicyServing:
     """The policies in memory, the counters of their fetches, and the server that answers from them."""
 
@@ -60,6 +72,7 @@ class PolicyServing:
             self.fetches.count,
             self._clock,
             loaded=self.hosting.loaded.is_set,
+            elsewhere=_report_posts(config, self._clock),
         )
         self.server = AsgiServer(application, select=self._select, tls_name=TLS_HOST)
 

@@ -109,6 +109,8 @@ class Hearing:
             reader.close()
         for pump in self._pumps:
             await pump.flush()
+        for mail_log in self._logs:
+            await mail_log.close()
         await self.intake.close()
 
     def health(self) -> PartHealth:

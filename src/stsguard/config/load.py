@@ -34,6 +34,8 @@ _SECTION_CLASSES: dict[str, type] = {
     "reports": model.ReportsConfig,
     "policy_host": model.PolicyHostConfig,
     "dns_update": model.DnsUpdateConfig,
+    "intake": model.IntakeConfig,
+    "milter": model.MilterConfig,
     "admin": model.AdminConfig,
     "log": model.LogConfig,
 }
@@ -91,7 +93,7 @@ def load(path: Path) -> Config:
 
 
 def with_state_dir(config: Config, state_dir: Path) -> Config:
-    """`config` with database, certificates and sockets inside `state_dir`, for running without root.
+    """`config` with database, certificates, spool and sockets inside `state_dir`, for running without root.
 
     Only what the file leaves at its default moves. The directory is neither made nor looked at.
 
@@ -105,6 +107,7 @@ def with_state_dir(config: Config, state_dir: Path) -> Config:
         ("admin", "listen"): f"unix:{base / 'admin.sock'}",
         ("admin", "inbound_listen"): f"unix:{base / 'inbound.sock'}",
         ("policy_host", "certificate_dir"): str(base / "certificates"),
+        ("intake", "spool"): str(base / "spool"),
     }
     settings, mistakes = [], []
     for setting in config.settings:

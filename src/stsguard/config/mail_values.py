@@ -25,6 +25,7 @@ _SYSLOG_NAME = re.compile(r"[A-Za-z0-9_.-]{1,32}(?:/[A-Za-z0-9_.-]{1,32}){0,3}",
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL_PART = re.compile(rf"{_ATOM}(?:\.{_ATOM})*", re.ASCII)
 _MAX_LOCAL_PART = 64  # RFC 5321 §4.5.3.1.1
+_URL_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]{0,199}", re.ASCII)
 _MAX_TEXT = 200
 
 
@@ -185,6 +186,51 @@ class MailAddress:
         if not at or not _LOCAL_PART.fullmatch(local_part) or len(local_part) > _MAX_LOCAL_PART:
             raise ValueRefused("not a mail address")
         return f"{local_part}@{HostName().read(domain)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MailAddresses:
+    """Any number of mail addresses, each once."""
+
+    unit = ""
+    type_name = "list of strings"
+    allowed = 'a list of mail addresses such as "tlsrpt@example.com", each once'
+
+    def read(self, value: object) -> tuple[str, ...]:
+        """The addresses with their domains in canonical form, in their order."""
+        if not isinstance(value, list):
+            raise ValueRefused("not a list")
+        found = [MailAddress("").read(each) for each in value]
+        addresses = tuple(address for address in found if address is not None)
+        if len(addresses) < len(found):
+            raise ValueRefused("names an empty address")
+        if len({address.lower() for address in addresses}) < len(addresses):
+            raise ValueRefused("names an address twice")
+        return addresses
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPath:
+    """The path of a URL (RFC 3986 §3.3) as a request has it; the empty string, read as None, means `otherwise`."""
+
+    otherwise: str
+    unit = ""
+    type_name = "string"
+
+    @property
+    def allowed(self) -> str:
+        return f'a path such as "/tlsrpt", or "" for {self.otherwise}'
+
+    def read(self, value: object) -> str | None:
+        """The path itself, or None for the empty string."""
+        text = read_text(value)
+        if not text:
+            return None
+        if not _URL_PATH.fullmatch(text):
+            raise ValueRefused("not the path of a URL")
+        if text.startswith("/.well-known/"):
+            raise ValueRefused("below /.well-known/ policies and challenges are served")
+        return text
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from stsguard.config.hosting_options import ChallengeKind, TsigAlgorithm
+from stsguard.config.intake_options import IntakeAction, RequireDkim
 from stsguard.config.mail_values import MailLogSource, SendVia
 from stsguard.config.options import DnssecTrust, LogFormat, LogLevel, LookupMode, Option, PostfixDane, TomlValue
 from stsguard.config.show import mask
@@ -148,6 +149,33 @@ class DnsUpdateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class IntakeConfig:
+    """[intake]. `http_path` None: no report is taken by HTTPS. `addresses` have their domains in canonical form."""
+
+    addresses: tuple[str, ...]
+    domains: tuple[Domain, ...]
+    http_path: str | None
+    max_compressed_bytes: int
+    max_decompressed_bytes: int
+    require_dkim: RequireDkim
+    trust_https: bool
+    spool: Path
+    keep_raw_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class MilterConfig:
+    """[milter]. `socket_group` is empty for that of the daemon; both it and the mode are of a unix socket only."""
+
+    socket: ListenAddress
+    socket_group: str
+    socket_mode: int
+    intake_action: IntakeAction
+    warm: bool
+    warm_rate: int
+
+
+@dataclass(frozen=True, slots=True)
 class AdminConfig:
     """[admin]: `listen` is of `stsguard outbound`, `inbound_listen` of `stsguard inbound`."""
 
@@ -208,6 +236,8 @@ class Config:
     reports: ReportsConfig
     policy_host: PolicyHostConfig
     dns_update: DnsUpdateConfig
+    intake: IntakeConfig
+    milter: MilterConfig
     admin: AdminConfig
     log: LogConfig
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from stsguard.config import mail_values, values
 from stsguard.config.hosting_options import HOSTING_OPTIONS
+from stsguard.config.intake_options import INTAKE_OPTIONS
 from stsguard.config.option import Option, TomlValue
 
 __all__ = ["OPTIONS", "REPEATABLE", "SECTIONS", "Option", "TomlValue"]
@@ -64,6 +65,8 @@ SECTIONS = {
     "reports": "The TLS reports to those who ask for them (RFC 8460). None is sent before from is set.",
     "policy_host": "Serving the policies of our own domains, with their certificates (RFC 8461 §3.3).",
     "dns_update": "Publishing the TXT records of our own domains by dynamic update (RFC 2136).",
+    "intake": "Taking in the TLS reports that others send about our domains (RFC 8460 §5).",
+    "milter": "stsguard milter, a milter of Postfix: takes in report mail, and has recipient domains looked up ahead.",
     "admin": "The sockets of the stsguard commands, of /healthz and /metrics.",
     "log": "The log, on standard error.",
 }
@@ -350,6 +353,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("reports", "keep", values.Duration("1d", "3650d"), "30d", "How long counters and reports are kept."),
     *HOSTING_OPTIONS,
+    *INTAKE_OPTIONS,
     Option(
         "admin",
         "listen",

@@ -206,6 +206,22 @@ class FilePath:
 
 
 @dataclass(frozen=True, slots=True)
+class Directory:
+    """An absolute path of a directory."""
+
+    unit = ""
+    type_name = "string"
+    allowed = "an absolute path"
+
+    def read(self, value: object) -> Path:
+        """The path."""
+        text = read_text(value)
+        if not text.startswith("/"):
+            raise ValueRefused("not an absolute path")
+        return Path(text)
+
+
+@dataclass(frozen=True, slots=True)
 class HostName:
     """A domain name; where `otherwise` is set, the empty string, read as None, means that."""
 

@@ -9,6 +9,7 @@
     │   ├── PolicyFetchFailed     the policy could not be had, for a closed set of reasons   RFC 8461 §3.3
     │   ├── CertificateInvalid    a certificate can't be read                         RFC 5280 §4.1
     │   ├── ReportInvalid         a report is not what RFC 8460 §4 says                RFC 8460 §4.4
+    │   ├── SignatureInvalid      a DKIM signature or its key can't be valid          RFC 6376 §6.1
     │   ├── RequestInvalid        a client of ours does not speak socketmap
     │   ├── ClientHelloInvalid    what opens a TLS connection is no ClientHello       RFC 8446 §4.1.2
     │   └── EventInvalid          what the MTA told of a TLS session can't be read
@@ -19,6 +20,7 @@
     ├── OurFault                  we, or the machine we run on, failed
     │   ├── StoreUnavailable      the database can't be read or written
     │   ├── ListenFailed          a socket can't be opened
+    │   ├── SpoolFailed           a received report can't be kept or read; SpoolFull where there is no room for it
     │   └── PostfixUnreadable     the Postfix on this machine can't be asked about itself
     └── OperatorError             what the operator wrote is wrong
         ├── ConfigInvalid         the configuration; names file, key, value and what is allowed
@@ -137,6 +139,10 @@ class ReportInvalid(PeerError):
     """A report that is not as RFC 8460 §4 has it. The message says where."""
 
 
+class SignatureInvalid(PeerError):
+    """A DKIM signature that is not valid, or whose key does not permit it. The mail counts as not signed by it."""
+
+
 class RequestInvalid(PeerError):
     """A socketmap client sent what is no request. The caller closes that connection and no other."""
 
@@ -218,6 +224,18 @@ class StoreUnavailable(OurFault):
 
 class ListenFailed(OurFault):
     """A socket can't be opened. The start stops with the message."""
+
+
+class SpoolFailed(OurFault):
+    """The spool can't be used. Who was about to hand a report over has to be told to try again later."""
+
+
+class SpoolFull(SpoolFailed):
+    """There is no room for a report; not temporary where it is larger than any that is taken."""
+
+    def __init__(self, text: str, *, temporary: bool = True) -> None:
+        super().__init__(text)
+        self.temporary = temporary
 
 
 class PostfixUnreadable(OurFault):

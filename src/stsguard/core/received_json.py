@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from stsguard.core.errors import ReportInvalid
 from stsguard.core.received_report import Notes, WarningCode
 from stsguard.core.syntax import quoted
+from stsguard.core.tlsrpt_report_wire import NOTHING, decode_json
 
 MAX_DEPTH = 32  # a report has six levels, JSON within a string two more
 MAX_VALUES = 250_000  # more than 10,000 policies take, or 20,000 details
@@ -23,7 +24,7 @@ _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_STRUCTURE = bytes(octet for octet in range(256) if octet not in b'[]{},"')
 _SPACE = " \t\r\n"
 _MAX_DIGITS = 20
-_HUGE = 10**_MAX_DIGITS
+HUGE = 10**_MAX_DIGITS  # what `loads` makes of larger numbers, and the one who takes them should
 _BOM = "\ufeff"
 
 
@@ -35,6 +36,10 @@ def load(data: bytes, notes: Notes) -> object:
     """
     if len(data) > MAX_REPAIRED_BYTES:
         raise ReportInvalid(f"not as RFC 8460 has it, and with {len(data)} bytes too large to be repaired")
+    check_bounds(data)
+    found = decode_json(data)
+    if found is not NOTHING:
+        return found
     try:
         text = data.decode()
     except UnicodeDecodeError as exc:
@@ -106,7 +111,7 @@ def _decoder(notes: Notes, *, strict: bool) -> json.JSONDecoder:
         return whole
 
     def whole_number(digits: str) -> int:
-        return int(digits) if len(digits) <= _MAX_DIGITS else -_HUGE if digits.startswith("-") else _HUGE
+        return int(digits) if len(digits) <= _MAX_DIGITS else -HUGE if digits.startswith("-") else HUGE
 
     return json.JSONDecoder(object_pairs_hook=pairs, parse_int=whole_number, strict=strict)
 

@@ -70,6 +70,13 @@ class ReceivedMail:
     warnings: tuple[ReceivedWarning, ...] = ()
 
 
+def mail_header(message: bytes) -> MailHeader:
+    """The header of a mail alone, whatever is in it."""
+    if message.startswith((b"From ", b">From ")):  # the first line of mbox
+        message = message.partition(b"\n")[2]
+    return _mail_header(split(message)[0])
+
+
 def find_reports(message: bytes) -> ReceivedMail:
     """The reports in a mail, as it was received.
 

@@ -8,15 +8,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import Annotated
 
+import msgspec
+
+from stsguard.core.errors import ResultType
 from stsguard.core.session import PolicyType
-from stsguard.core.tlsrpt_report_wire import ReceivedDetail
-from stsguard.names import Domain
-
-__all__ = ["Notes", "ReceivedDetail", "ReceivedPolicy", "ReceivedReport", "ReceivedWarning", "WarningCode"]
+from stsguard.names import Domain, NameInvalid
 
 MAX_WARNINGS = 500  # of a report and all its policies; one for each code and policy at most
 MAX_WARNING_LENGTH = 300
+MAX_SAFE_INTEGER = 2**53 - 1  # RFC 7493 §2.2
+MAX_TEXT_LENGTH = 1024  # a URL or a sentence; what mail.ru and others write as failure-reason-code is under 300
+MAX_STRING_LENGTH = 8192  # a policy-string may be a TLSA record with a whole certificate in hexadecimal
+MAX_STRINGS = 1000  # a policy of 64 KiB (RFC 8461 §3.3) has no more lines that make sense
+
+# Bounds of the decoder, not of the values: an empty string is worth a warning, so it takes the slow way.
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_LENGTH)]
+Strings = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STRING_LENGTH)], ...],
+    msgspec.Meta(max_length=MAX_STRINGS),
+]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]
+# Ours to say: whatever a report has under that name is refused by the decoder, since no array is as long as this.
+OwnWarnings = Annotated[tuple["ReceivedWarning", ...], msgspec.Meta(min_length=2**40)]
+
+POLICY_TYPES = {policy_type.value: policy_type for policy_type in PolicyType}
+_RESULT_TYPES = {result_type.value: result_type for result_type in ResultType}
 
 
 class WarningCode(StrEnum):
@@ -92,28 +110,109 @@ class ReceivedWarning:
     times: int = 1
 
 
-@dataclass(slots=True)
-class ReceivedPolicy:
+class ReceivedDetail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """One of failure-details (RFC 8460 §4.4) as the reporter wrote it. Empty text: the reporter did not say.
+
+    Nothing in it is more than bounded text of a stranger: names and addresses may be none.
+    """
+
+    result_type_text: Text = msgspec.field(name="result-type")
+    sessions: Count = msgspec.field(name="failed-session-count")
+    sending_mta_ip: Text = msgspec.field(default="", name="sending-mta-ip")
+    receiving_mx_hostname: Text = msgspec.field(default="", name="receiving-mx-hostname")
+    receiving_mx_helo: Text = msgspec.field(default="", name="receiving-mx-helo")
+    receiving_ip: Text = msgspec.field(default="", name="receiving-ip")
+    additional_information: Text = msgspec.field(default="", name="additional-information")
+    failure_reason_code: Text = msgspec.field(default="", name="failure-reason-code")
+
+    @property
+    def result_type(self) -> ResultType | None:
+        """The result-type of RFC 8460 §4.3 that is meant; None for one that is not among them."""
+        text = self.result_type_text
+        return _RESULT_TYPES.get(text) or _RESULT_TYPES.get(text.strip().lower().replace("_", "-"))
+
+
+class AppliedPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """`policy` of RFC 8460 §4.4. UNSET for a list that is not there, which an empty one or null is not."""
+
+    policy_type: Text = msgspec.field(name="policy-type")
+    policy_domain: Text = msgspec.field(name="policy-domain")
+    policy_strings: Strings | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="policy-string")
+    mx_hosts: Strings | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="mx-host")
+
+
+class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """`summary` of RFC 8460 §4.4."""
+
+    successes: Count = msgspec.field(name="total-successful-session-count")
+    failures: Count = msgspec.field(name="total-failure-session-count")
+
+
+class ReceivedPolicy(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """One element of `policies`: the policy, its summary and its failure-details (RFC 8460 §4.4).
 
-    `policy_type` and `policy_domain` are None where the text beside them names none. `details` may count other
+    It has the shape that it has in JSON, so that the decoder's result is kept as it is. `details` may count other
     sessions than `failures` does: failure types are not exclusive (RFC 8460 §4), and senders err.
     """
 
-    policy_type_text: str
-    policy_type: PolicyType | None
-    policy_domain_text: str
-    policy_domain: Domain | None
-    policy_strings: tuple[str, ...]
-    mx_hosts: tuple[str, ...]
-    successes: int
-    failures: int
-    details: tuple[ReceivedDetail, ...] = ()
-    warnings: tuple[ReceivedWarning, ...] = ()
+    policy: AppliedPolicy
+    summary: Summary
+    listed: tuple[ReceivedDetail, ...] | msgspec.UnsetType = msgspec.field(
+        default=msgspec.UNSET, name="failure-details"
+    )
+    warnings: OwnWarnings = ()
+
+    @property
+    def policy_type_text(self) -> str:
+        """policy-type as the reporter wrote it."""
+        return self.policy.policy_type
+
+    @property
+    def policy_type(self) -> PolicyType | None:
+        """The policy-type that is meant; None where the text names none."""
+        text = self.policy.policy_type
+        return POLICY_TYPES.get(text) or POLICY_TYPES.get(text.strip().lower().replace("_", "-"))
+
+    @property
+    def policy_domain_text(self) -> str:
+        """policy-domain as the reporter wrote it."""
+        return self.policy.policy_domain
+
+    @property
+    def policy_domain(self) -> Domain | None:
+        """The policy domain; None where the text names none."""
+        try:
+            return Domain.parse(self.policy.policy_domain.strip())
+        except NameInvalid:
+            return None
+
+    @property
+    def policy_strings(self) -> tuple[str, ...]:
+        """The lines of the policy; empty where there are none."""
+        return self.policy.policy_strings or ()
+
+    @property
+    def mx_hosts(self) -> tuple[str, ...]:
+        """mx-host; empty where there are none."""
+        return self.policy.mx_hosts or ()
+
+    @property
+    def successes(self) -> int:
+        """total-successful-session-count."""
+        return self.summary.successes
+
+    @property
+    def failures(self) -> int:
+        """total-failure-session-count."""
+        return self.summary.failures
+
+    @property
+    def details(self) -> tuple[ReceivedDetail, ...]:
+        """failure-details; empty where there are none."""
+        return self.listed or ()
 
 
-@dataclass(slots=True)
-class ReceivedReport:
+class ReceivedReport(msgspec.Struct, gc=False):
     """A report. Empty text: the reporter did not say. Instants are aware UTC, `start_at` never after `end_at`.
 
     `warnings` are of the report itself; those of a policy are in the policy.

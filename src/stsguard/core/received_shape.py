@@ -9,22 +9,25 @@ is left to `tlsrpt_report_received`.
 from collections.abc import Mapping
 from math import isfinite
 
+from msgspec import UNSET, UnsetType
+
 from stsguard.core.errors import ReportInvalid
-from stsguard.core.received_json import loads
-from stsguard.core.received_report import Notes, WarningCode
-from stsguard.core.syntax import quoted
-from stsguard.core.tlsrpt_report_wire import (
+from stsguard.core.received_json import HUGE, loads
+from stsguard.core.received_report import (
     MAX_SAFE_INTEGER,
     MAX_STRING_LENGTH,
     MAX_STRINGS,
     MAX_TEXT_LENGTH,
+    AppliedPolicy,
+    Notes,
     ReceivedDetail,
-    WireDates,
-    WirePolicy,
-    WireReport,
-    WireResult,
-    WireSummary,
+    ReceivedPolicy,
+    Strings,
+    Summary,
+    WarningCode,
 )
+from stsguard.core.syntax import quoted
+from stsguard.core.tlsrpt_report_wire import WireDates, WireReport, as_details, as_policy
 
 _RFC = {
     "report": ("organization-name", "date-range", "contact-info", "report-id", "policies"),
@@ -104,7 +107,7 @@ class _Shaper:
             policies=tuple(self._results(top)),
         )
 
-    def _results(self, top: Object) -> list[WireResult]:
+    def _results(self, top: Object) -> list[ReceivedPolicy]:
         """`policies`, also where a draft's `policy`, `summary` and `failure-details` stand beside each other."""
         found = self._opened(top.get("policies"), "policies")
         if isinstance(found, dict):
@@ -118,15 +121,15 @@ class _Shaper:
         results = []
         for at, each in enumerate(found):
             self._at = at
-            results.append(self._result(each, f"policies[{at}]"))
+            results.append(as_policy(each) or self._result(each, f"policies[{at}]"))
         self._at = _REPORT
         return results
 
-    def _result(self, found: object, where: str) -> WireResult:
+    def _result(self, found: object, where: str) -> ReceivedPolicy:
         opened = self._opened(found, where)
         if not isinstance(opened, dict):
             self._note(WarningCode.WRONG_TYPE, f"{where}: {_kind(opened)} where an object belongs")
-            return WireResult(WirePolicy("", ""), WireSummary(0, 0))
+            return ReceivedPolicy(AppliedPolicy("", ""), Summary(0, 0))
         result = self._keys(opened, "result", where)
         policy = self._object(result, "policy", "policy", where)
         summary = self._object(result, "summary", "summary", where)
@@ -134,18 +137,18 @@ class _Shaper:
         failures = self._count(summary, "total-failure-session-count", f"{where}.summary")
         if failures is None:  # the details alone say how many there were
             failures = min(sum(detail.sessions for detail in details), MAX_SAFE_INTEGER)
-        return WireResult(
-            policy=WirePolicy(
+        return ReceivedPolicy(
+            policy=AppliedPolicy(
                 policy_type=self._text(policy, "policy-type", f"{where}.policy"),
                 policy_domain=self._text(policy, "policy-domain", f"{where}.policy"),
                 policy_strings=self._strings(policy, "policy-string", f"{where}.policy"),
                 mx_hosts=self._strings(policy, "mx-host", f"{where}.policy"),
             ),
-            summary=WireSummary(
+            summary=Summary(
                 successes=self._count(summary, "total-successful-session-count", f"{where}.summary") or 0,
                 failures=failures,
             ),
-            details=details,
+            listed=details,
         )
 
     def _details(self, result: Object, where: str) -> tuple[ReceivedDetail, ...]:
@@ -162,6 +165,10 @@ class _Shaper:
         if not isinstance(found, list):
             self._note(WarningCode.WRONG_TYPE, f"{where}: {_kind(found)} where an array belongs")
             return ()
+        exact = as_details(found)
+        return exact if exact is not None else self._odd_details(found, where)
+
+    def _odd_details(self, found: list[object], where: str) -> tuple[ReceivedDetail, ...]:
         details = []
         for at, each in enumerate(found):
             opened = self._opened(each, where)
@@ -244,7 +251,7 @@ class _Shaper:
             return ""
         if isinstance(value, int | float) and not isinstance(value, bool):
             self._note(WarningCode.WRONG_TYPE, f"{path}: a number where a string belongs")
-            return str(value)
+            return str(min(max(value, -HUGE), HUGE))
         if not isinstance(value, str):
             self._note(WarningCode.WRONG_TYPE, f"{path}: {_kind(value)} where a string belongs")
             return ""
@@ -252,20 +259,20 @@ class _Shaper:
             self._note(WarningCode.EMPTY_VALUE, f"{path} is empty")
         return self._cleaned(value, MAX_TEXT_LENGTH, path)
 
-    def _strings(self, found: Object, key: str, where: str) -> tuple[str, ...] | None:
+    def _strings(self, found: Object, key: str, where: str) -> Strings | UnsetType:
         path = f"{where}.{key}"
         if key not in found:
-            return None
+            return UNSET
         value = found[key]
         if isinstance(value, str):
             self._note(WarningCode.STRING_FOR_ARRAY, f"{path}: a string where an array belongs")
             value = value.splitlines()
         if value is None:
             self._note(WarningCode.NULL_VALUE, f"{path} is null")
-            return None
+            return UNSET
         if not isinstance(value, list):
             self._note(WarningCode.WRONG_TYPE, f"{path}: {_kind(value)} where an array belongs")
-            return None
+            return UNSET
         texts = [text for text in value if isinstance(text, str) and text]
         if len(texts) < len(value):
             self._note(WarningCode.WRONG_TYPE, f"{path}: not only strings with something in them")
@@ -295,6 +302,7 @@ class _Shaper:
             self._note(WarningCode.WRONG_TYPE, f"{path}: {_kind(value)} where a number belongs")
             return None
         if not 0 <= value <= MAX_SAFE_INTEGER:
+            value = min(max(value, -HUGE), HUGE)
             self._note(WarningCode.COUNT_RANGE, f"{path}: {value} sessions can't be")
             return 0
         return value

@@ -8,28 +8,39 @@ reader for what we ourselves write.
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from stsguard.core.errors import ReportInvalid, ResultType
 from stsguard.core.received_json import load, loads
-from stsguard.core.received_report import Notes, ReceivedDetail, ReceivedPolicy, ReceivedReport, WarningCode
+from stsguard.core.received_report import (
+    MAX_STRINGS,
+    POLICY_TYPES,
+    AppliedPolicy,
+    Notes,
+    ReceivedDetail,
+    ReceivedPolicy,
+    ReceivedReport,
+    WarningCode,
+)
 from stsguard.core.received_shape import shape
-from stsguard.core.session import PolicyType
 from stsguard.core.syntax import quoted
-from stsguard.core.tlsrpt_report_wire import MAX_STRINGS, WireDates, WirePolicy, WireReport, WireResult, decode_strict
+from stsguard.core.tlsrpt_report_wire import WireDates, WireReport, decode_strict
 from stsguard.names import Domain, NameInvalid
 
 MAX_POLICIES = 10_000
 MAX_DETAILS = 20_000  # of all policies; RFC 8460 says nothing, and the largest seen has a few hundred
 
 _RESULT_TYPES = frozenset(result_type.value for result_type in ResultType)
-_POLICY_TYPES = {policy_type.value: policy_type for policy_type in PolicyType}
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _END_OF_DAY = re.compile(r"([T ])24:00(?::00)?", re.ASCII)
 _LEAP_SECOND = re.compile(r"(?<=\d:\d\d):60", re.ASCII)
-_ADDRESSES = re.compile(r"[0-9A-Fa-f:. ]*+(?:%\w+)?")
+_IN_ADDRESSES = "0123456789ABCDEFabcdef:. "
+_ADDRESS = re.compile(rf"[{_IN_ADDRESSES}]*+(?:%\w+)?")
 _ONE_DAY = timedelta(days=1)
 _ALMOST_ONE_DAY = timedelta(hours=23, minutes=59)
 _CLOCK_SKEW = timedelta(hours=1)
+_RANGES_IN_MEMORY = 1000  # most reports of one day have one of a few ranges
+_SMALL = 500_000  # octets with less than MAX_POLICIES and MAX_DETAILS, of which each takes 50 at least
 _FIRST_YEAR, _LAST_YEAR = 1970, 9998  # what can be moved by a zone and a day without leaving datetime
 
 
@@ -42,22 +53,33 @@ def parse_received(data: bytes, *, now: datetime | None = None) -> ReceivedRepor
     Raises:
         ReportInvalid: nothing can be made of it; the message says why and where. Nothing else is raised.
     """
-    notes = Notes()
     wire = decode_strict(data)
+    if wire is not None and len(data) <= _SMALL:
+        plain = _as_it_is(wire, now)
+        if plain is not None:
+            return plain
+    notes = Notes()
     if wire is None:
         wire = shape(load(data, notes), notes)
-    start_at, end_at = _range(wire.dates, notes)
+    start_at, end_at = _plain_range(wire.dates.start, wire.dates.end) or _range(wire.dates, notes)
     if now is not None and end_at > now + _CLOCK_SKEW:
         notes.add(WarningCode.IN_THE_FUTURE, f"date-range: it ends at {wire.dates.end}, which is yet to come")
+    policies = _policies(wire, notes)
     return ReceivedReport(
-        organization_name=wire.organization_name,
-        contact_info=wire.contact_info,
-        report_id=wire.report_id,
-        start_at=start_at,
-        end_at=end_at,
-        policies=_policies(wire, notes),
-        warnings=notes.of_report(),
+        wire.organization_name, wire.contact_info, wire.report_id, start_at, end_at, policies, notes.of_report()
     )
+
+
+def _as_it_is(wire: WireReport, now: datetime | None) -> ReceivedReport | None:
+    """The report where there is nothing to be said of it; None where there is, or may be."""
+    found = _plain_range(wire.dates.start, wire.dates.end)
+    policies = wire.policies
+    if found is None or not policies or not all(map(_is_plain, policies)):
+        return None
+    start_at, end_at = found
+    if now is not None and end_at > now:
+        return None
+    return ReceivedReport(wire.organization_name, wire.contact_info, wire.report_id, start_at, end_at, policies)
 
 
 def _policies(wire: WireReport, notes: Notes) -> tuple[ReceivedPolicy, ...]:
@@ -65,64 +87,89 @@ def _policies(wire: WireReport, notes: Notes) -> tuple[ReceivedPolicy, ...]:
         notes.add(WarningCode.NO_POLICIES, "policies: none, so the report says nothing")
     left_out = wire.policies[MAX_POLICIES:]
     if left_out:
-        sessions = sum(result.summary.successes + result.summary.failures for result in left_out)
+        sessions = sum(policy.successes + policy.failures for policy in left_out)
         text = f"policies: {len(left_out)} are left out, with {sessions} sessions"
         notes.add(WarningCode.POLICIES_LEFT_OUT, text)
     room = MAX_DETAILS
     policies = []
-    for at, result in enumerate(wire.policies[:MAX_POLICIES]):
-        policies.append(_policy(result, at, room, notes))
+    for at, policy in enumerate(wire.policies[:MAX_POLICIES]):
+        policies.append(_policy(policy, at, room, notes))
         room -= len(policies[-1].details)
     return tuple(policies)
 
 
-def _policy(result: WireResult, at: int, room: int, notes: Notes) -> ReceivedPolicy:
-    policy, summary, details = result.policy, result.summary, result.details or ()
-    if details or summary.failures:
-        _judge_details(details, summary.failures, at, notes)
+def _is_plain(found: ReceivedPolicy) -> bool:
+    """Whether there is nothing to be said of a policy, so that it can stay as it was decoded."""
+    policy, failures, details = found.policy, found.summary.failures, found.listed
+    if policy.policy_type not in POLICY_TYPES or not Domain.is_canonical(policy.policy_domain):
+        return False
+    strings, hosts = policy.policy_strings, policy.mx_hosts
+    if strings and (strings[0][0] == "[" or tuple(map(str.strip, strings)) != strings):
+        return False
+    if hosts and hosts[0][0] == "[":
+        return False
+    return _explains(details or (), failures) if failures or details else True
+
+
+def _explains(details: Sequence[ReceivedDetail], failures: int) -> bool:
+    """Whether the details explain as many failures, all with a known result-type, and addresses that may be some."""
+    counted, addresses = 0, ""
+    for detail in details:
+        if detail.result_type_text not in _RESULT_TYPES:
+            return False
+        counted += detail.sessions
+        addresses += f"{detail.sending_mta_ip} {detail.receiving_ip} "
+    return counted == failures and not addresses.strip(_IN_ADDRESSES)
+
+
+def _policy(found: ReceivedPolicy, at: int, room: int, notes: Notes) -> ReceivedPolicy:
+    details = found.details
+    if len(details) <= room and _is_plain(found):
+        found.warnings = notes.of(at)
+        return found
+    if details or found.failures:
+        _judge_details(details, found.failures, at, notes)
     if len(details) > room:
         sessions = sum(detail.sessions for detail in details[room:])
         text = f"policies[{at}]: {len(details) - room} failure-details are left out, with {sessions} sessions"
         notes.add(WarningCode.DETAILS_LEFT_OUT, text, at)
         details = details[:room]
-    strings, hosts = policy.policy_strings or (), policy.mx_hosts or ()
+    if found.policy_type_text not in POLICY_TYPES:
+        _judge_policy_type(found, at, notes)
+    _judge_domain(found.policy_domain_text, at, notes)
     return ReceivedPolicy(
-        policy_type_text=policy.policy_type,
-        policy_type=_POLICY_TYPES.get(policy.policy_type) or _policy_type(policy, at, notes),
-        policy_domain_text=policy.policy_domain,
-        policy_domain=_domain(policy.policy_domain, at, notes),
-        policy_strings=_lines(_listed(strings, "policy-string", at, notes), at, notes),
-        mx_hosts=_listed(hosts, "mx-host", at, notes),
-        successes=summary.successes,
-        failures=summary.failures,
-        details=details,
-        warnings=notes.of(at),
+        AppliedPolicy(
+            policy_type=found.policy_type_text,
+            policy_domain=found.policy_domain_text,
+            policy_strings=_lines(_listed(found.policy_strings, "policy-string", at, notes), at, notes),
+            mx_hosts=_listed(found.mx_hosts, "mx-host", at, notes),
+        ),
+        found.summary,
+        details,
+        notes.of(at),
     )
 
 
-def _policy_type(policy: WirePolicy, at: int, notes: Notes) -> PolicyType | None:
-    """What is meant by a policy-type that is none of RFC 8460 §4.4 as it is written."""
-    text = policy.policy_type
-    meant = _POLICY_TYPES.get(text.strip().lower().replace("_", "-"))
+def _judge_policy_type(found: ReceivedPolicy, at: int, notes: Notes) -> None:
+    """Notes what is meant by a policy-type that is none of RFC 8460 §4.4 as it is written."""
+    text, meant = found.policy_type_text, found.policy_type
     if meant is not None:
         notes.add(WarningCode.POLICY_TYPE_SPELLING, f"policies[{at}]: policy-type {quoted(text)} for {meant}", at)
     elif text:
         notes.add(WarningCode.POLICY_TYPE_UNKNOWN, f"policies[{at}]: policy-type {quoted(text)}", at)
-    return meant
 
 
-def _domain(text: str, at: int, notes: Notes) -> Domain | None:
+def _judge_domain(text: str, at: int, notes: Notes) -> None:
     if not text:
-        return None  # noted already, as missing, null or empty
+        return  # noted already, as missing, null or empty
     try:
         found = Domain.parse(text.strip())
     except NameInvalid as exc:
         notes.add(WarningCode.DOMAIN_UNREADABLE, f"policies[{at}]: policy-domain {quoted(text)}: {exc}", at)
-        return None
+        return
     if found != text:
         # RFC 8460 §4.4: "encoded as A-labels"
         notes.add(WarningCode.DOMAIN_FORM, f"policies[{at}]: policy-domain {quoted(text)} for {found}", at)
-    return found
 
 
 def _listed(strings: tuple[str, ...], key: str, at: int, notes: Notes) -> tuple[str, ...]:
@@ -158,10 +205,6 @@ def _judge_details(details: Sequence[ReceivedDetail], failures: int, at: int, no
     if counted != failures:
         text = f"policies[{at}]: the failure-details count {counted} sessions, the summary {failures}"
         notes.add(WarningCode.SUMS_DIFFER, text, at)
-    if {detail.result_type_text for detail in details} <= _RESULT_TYPES and _ADDRESSES.fullmatch(
-        " ".join([f"{detail.sending_mta_ip} {detail.receiving_ip}" for detail in details])
-    ):
-        return  # the common case, at once
     for detail in details:
         result_type, text = detail.result_type, detail.result_type_text
         if result_type is None and text:
@@ -170,9 +213,20 @@ def _judge_details(details: Sequence[ReceivedDetail], failures: int, at: int, no
             text = f"policies[{at}]: result-type {quoted(text)} for {result_type}"
             notes.add(WarningCode.RESULT_TYPE_SPELLING, text, at)
         for address in (detail.sending_mta_ip, detail.receiving_ip):
-            if not _ADDRESSES.fullmatch(address):
+            if not _ADDRESS.fullmatch(address):
                 text = f"policies[{at}]: {quoted(address)} where an address belongs"
                 notes.add(WarningCode.ADDRESS_FORM, text, at)
+
+
+@lru_cache(maxsize=_RANGES_IN_MEMORY)
+def _plain_range(start: str, end: str) -> tuple[datetime, datetime] | None:
+    """Begin and end of a full day, both as RFC 3339 has it; None where it is anything else."""
+    notes = Notes()
+    try:
+        found = _range(WireDates(start, end), notes)
+    except ReportInvalid:
+        return None
+    return None if notes.of_report() else found
 
 
 def _range(dates: WireDates, notes: Notes) -> tuple[datetime, datetime]:

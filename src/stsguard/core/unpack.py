@@ -17,6 +17,7 @@ from stsguard.core.syntax import quoted
 from stsguard.core.unzip import ZIP_MAGIC, unzip
 
 GZIP_MAGIC = b"\x1f\x8b"  # RFC 1952 §2.3.1
+_GZIP_ONLY = 31  # wbits of zlib: a window of any size, header and trailer of gzip
 _MAX_MEMBERS = 16  # RFC 1952 §2.2 lets a file have several; each costs a new inflater
 _PLAIN = re.compile(rb"\{[^\0]")  # as nearly all begin
 _SPACE = b" \t\r\n"
@@ -93,7 +94,7 @@ def gunzip(data: bytes, limit: int, notes: Notes) -> bytes:
     """
     found, rest = b"", data
     for _ in range(_MAX_MEMBERS):
-        inflater = zlib.decompressobj(wbits=31)
+        inflater = zlib.decompressobj(_GZIP_ONLY)
         try:
             more = inflater.decompress(rest, limit - len(found) + 1)
         except zlib.error as exc:

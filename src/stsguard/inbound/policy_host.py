@@ -4,11 +4,12 @@
     GET, HEAD /.well-known/mta-sts.txt              the policy of the Host asked for, byte for byte as it is stored
     GET, HEAD /.well-known/acme-challenge/TOKEN     over plain HTTP
     GET, HEAD /.well-known/stsguard-reach/TOKEN
+    [intake] http_path                              reports, see `report_post`
     anything else                                   404, 405 or 421, always as text/plain
 
 No redirect is ever sent, since senders must not follow one (RFC 8461 §3.3), and no cookie. A policy is served over
 HTTPS, or to a program on this machine, which is the web server in front; to others over plain HTTP it is not there.
-Request bodies are not read. The way of a policy is one look-up in a dictionary and two prepared messages.
+Request bodies are not read here. The way of a policy is one look-up in a dictionary and two prepared messages.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ _TOKEN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Answer = tuple[Message, Message]
 
 
@@ -63,7 +65,7 @@ NO_BODY: Message = {"type": "http.response.body"}
 
 class PolicyHost:
     """The application. `pages` is looked at anew for each request; before they are `loaded` for the first time nothing
-    is known of any host, which is told as our own failure."""
+    is known of any host, which is told as our own failure. `elsewhere` has other applications by their path."""
 
     def __init__(
         self,
@@ -73,18 +75,23 @@ class PolicyHost:
         clock: Clock,
         *,
         loaded: Callable[[], bool],
+        elsewhere: Mapping[str, Application] | None = None,
     ) -> None:
         self._pages = pages
         self._challenges = challenges
         self._count = count
         self._clock = clock
         self._loaded = loaded
+        self._elsewhere = elsewhere or {}
         self._lookups = asyncio.Semaphore(LOOKUPS_AT_ONCE)
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, as ASGI puts it. Nothing but "http" is ever asked of it."""
         if scope["path"] == POLICY_PATH:
             start, body = self._policy(scope)
+        elif scope["path"] in self._elsewhere:
+            await self._elsewhere[scope["path"]](scope, receive, send)
+            return
         else:
             start, body = await self._other(scope)
         await send(start)
@@ -93,7 +100,7 @@ class PolicyHost:
     def _policy(self, scope: Scope) -> Answer:
         fields = dict(scope["headers"])  # of several of one name the last
         tls_host = scope["state"].get(TLS_HOST)
-        address = _client(scope["client"], fields.get(b"x-forwarded-for", b""), over_tls=tls_host is not None)
+        address = client_of(scope["client"], fields.get(b"x-forwarded-for", b""), over_tls=tls_host is not None)
         if address is None:
             return _counted("not found", NOT_FOUND)
         host = fields.get(b"host", b"")
@@ -142,8 +149,8 @@ class PolicyHost:
             found.append(_counted(kind, _challenge_answer(challenge.content)))
 
 
-def _client(peer: tuple[str, object] | None, forwarded: bytes, *, over_tls: bool) -> str | None:
-    """The address that asks, empty where it has none; None for a client that is served no policy, since it is neither
+def client_of(peer: tuple[str, object] | None, forwarded: bytes, *, over_tls: bool) -> str | None:
+    """The address that asks, empty where it has none; None for a client that is served nothing, since it is neither
     here over TLS nor the web server in front. Only a program on this machine is believed for whom it asks."""
     address = peer[0] if peer else ""
     if over_tls and not forwarded:

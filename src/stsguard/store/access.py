@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stsguard.store.finding_table import FindingTable
     from stsguard.store.policy_fetch_table import PolicyFetchTable
     from stsguard.store.policy_table import PolicyTable
+    from stsguard.store.received_table import ReceivedTable
     from stsguard.store.report_table import ReportTable
 
 log = logger(__name__)
@@ -53,6 +54,7 @@ class Tables:
     findings: "FindingTable"
     policy_fetches: "PolicyFetchTable"
     certificates: "CertificateTable"
+    received: "ReceivedTable"
 
 
 class DatabaseAccess:
@@ -170,6 +172,7 @@ def _tables(opened: "Database") -> Tables:
     from stsguard.store.finding_table import FindingTable  # noqa: PLC0415
     from stsguard.store.policy_fetch_table import PolicyFetchTable  # noqa: PLC0415
     from stsguard.store.policy_table import PolicyTable  # noqa: PLC0415
+    from stsguard.store.received_table import ReceivedTable  # noqa: PLC0415
     from stsguard.store.report_table import ReportTable  # noqa: PLC0415
 
     return Tables(
@@ -182,4 +185,5 @@ def _tables(opened: "Database") -> Tables:
         findings=FindingTable(opened),
         policy_fetches=PolicyFetchTable(opened),
         certificates=CertificateTable(opened),
+        received=ReceivedTable(opened),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from stsguard.store.access import DatabaseAccess
 from stsguard.store.hosting import CertificateStoreSql, DomainStoreSql, FindingStoreSql, PolicyFetchStoreSql
 from stsguard.store.policies import PolicyStoreSql
+from stsguard.store.received import ReceivedStoreSql
 from stsguard.store.reports import ReportStoreSql
 from stsguard.store.sessions import SessionStoreSql
 
@@ -20,6 +21,7 @@ class Stores:
     findings: FindingStoreSql
     policy_fetches: PolicyFetchStoreSql
     certificates: CertificateStoreSql
+    received: ReceivedStoreSql
 
 
 def open_stores(url: str) -> Stores:
@@ -33,4 +35,5 @@ def open_stores(url: str) -> Stores:
         findings=FindingStoreSql(access),
         policy_fetches=PolicyFetchStoreSql(access),
         certificates=CertificateStoreSql(access),
+        received=ReceivedStoreSql(access),
     )

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.policycache import StoredPolicy
 from stsguard.names import Domain
-from stsguard.store import hosting_schema
+from stsguard.store import hosting_schema, received_schema  # noqa: F401 (its tables are in the same metadata)
 from stsguard.store.access import NOT_OPEN
 from stsguard.store.database import open_database
 from stsguard.store.policies import PolicyStoreSql

@@ -11,6 +11,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+MORE_TIME = "more_time"  # in the state that the application sees
+
 
 class BoundedProtocol(H11Protocol):
     """uvicorn's connection by h11, which holds the request's head to `h11_max_incomplete_event_size`. `deadline` is by
@@ -18,7 +20,8 @@ class BoundedProtocol(H11Protocol):
     past it. `closed` is done when the connection is."""
 
     def __init__(self, config: Config, state: ServerState, app_state: dict[str, Any], request_seconds: float) -> None:
-        super().__init__(config, state, app_state)
+        # The application may give a request that has a body more time than one for a policy.
+        super().__init__(config, state, {**app_state, MORE_TIME: self.more_time})
         self._request_seconds = request_seconds
         self.deadline = 0.0
         self.closed: asyncio.Future[None] = self.loop.create_future()
@@ -38,6 +41,10 @@ class BoundedProtocol(H11Protocol):
         """It begins anew with each response."""
         self._begin()
         super().on_response_complete()
+
+    def more_time(self, seconds: float) -> None:
+        """The response under way may take so long from now."""
+        self.deadline = max(self.deadline, self.loop.time() + seconds)
 
     def _begin(self) -> None:
         self.deadline = self.loop.time() + self._request_seconds

@@ -1,7 +1,7 @@
 """What discovery and the two sides ask of the outside world, as Protocols.
 
 Adapters and the store implement them without importing this module's users; tests implement them with values.
-All look-ups go to the one configured resolver.
+All look-ups go to the one configured resolver. What the intake of reports asks for is in `intake`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Protocol
 
 from stsguard.core.dane import Answer, MxRecord, TlsaRecord
+from stsguard.core.dkim_verdict import DkimVerdict
 from stsguard.core.findings import HostingFinding, SeenFinding
 from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
 from stsguard.core.inspection import Inspection, PolicyAt, RecordAt
@@ -275,6 +276,14 @@ class Signer(Protocol):
 
     def sign(self, message: bytes) -> bytes:
         """`message` with a DKIM-Signature field in front."""
+
+
+class ReportVerifier(Protocol):
+    """Verifies the DKIM signatures of report mail (RFC 8460 §3)."""
+
+    async def verify(self, message: bytes, received_at: datetime) -> DkimVerdict:
+        """The verdict on a mail as it was received at that time, to be had soon after: keys and signatures expire.
+        Never raises; its status is TEMPORARY where a key could not be looked up and another try may tell."""
 
 
 class DomainStore(Protocol):

@@ -1,0 +1,269 @@
+"""What the store of received reports promises, on SQLite and on PostgreSQL alike."""
+
+import asyncio
+import zlib
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from stsguard.core.arrival import Via
+from stsguard.core.errors import StoreUnavailable
+from stsguard.core.received_record import Fate, SavedIntake, Signer, Standing
+from stsguard.store.database import open_database
+from stsguard.store.received_schema import (
+    received_daily,
+    received_daily_failures,
+    received_details,
+    received_intakes,
+    received_keys,
+    received_policies,
+    received_reports,
+)
+from stsguard.store.schema import to_micros
+from stsguard.store.stores import Stores
+from tests.integration.store.conftest import OpenStores
+from tests.received import NOW, detail, document, intake, policy, report_json
+
+NEW, DUPLICATE, CONFLICT = Fate.NEW, Fate.DUPLICATE, Fate.CONFLICT
+
+
+def rows(url: str, table: Any) -> list[dict[str, Any]]:
+    database = open_database(url)
+    try:
+        with database.scanning() as connection:
+            query = select(table).order_by(*table.primary_key.columns)
+            return [dict(row._mapping) for row in connection.execute(query)]
+    finally:
+        database.close()
+
+
+def daily(url: str) -> list[tuple[Any, ...]]:
+    return [tuple(row.values()) for row in rows(url, received_daily)]
+
+
+async def save(stores: Stores, *intakes: Any) -> list[SavedIntake]:
+    return list(await stores.received.save_intakes(intakes))
+
+
+async def test_report_is_stored_with_all_that_was_read_of_it(stores: Stores, url: str) -> None:
+    content = report_json(policy("a.example", 5, 3, detail(sessions=2), detail("Odd", 1, "MX2.a.example.")))
+    saved = await save(stores, intake(document(content), refusals=("second part: no report",)))
+    assert saved == [SavedIntake(False, (NEW,))]
+    (came,) = rows(url, received_intakes)
+    assert (came["via"], came["recipient"], came["client"]) == ("milter", "tls@a.example", "192.0.2.1")
+    assert (came["received_at"], came["subject"]) == (to_micros(NOW), "Report\ufffd Domain: ?")
+    assert (came["dkim_status"], came["dkim_domain"], came["aligned"]) == ("pass", "sender.example", True)
+    assert (came["refused"], came["refusals"], came["reports"]) == (True, '["second part: no report"]', 1)
+    (report,) = rows(url, received_reports)
+    assert (report["intake"], report["day"], report["report_id"]) == (came["intake"], "2026-03-01", "r1")
+    assert (report["successes"], report["failures"], report["duplicates"], report["conflict"]) == (5, 3, 0, False)
+    (stored,) = rows(url, received_policies)
+    assert (stored["policy_domain"], stored["policy_type"], stored["mx_hosts"]) == ("a.example", "sts", '["*"]')
+    first, second = rows(url, received_details)
+    assert (first["result_type"], first["mx_hostname"], first["sessions"]) == (
+        "certificate-expired",
+        "mx1.a.example",
+        2,
+    )
+    assert (second["result_type"], second["result_type_text"], second["mx_hostname"]) == (
+        "unknown",
+        "Odd",
+        "mx2.a.example",
+    )
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 3)]
+    assert [tuple(row.values())[4:] for row in rows(url, received_daily_failures)] == [
+        ("certificate-expired", "mx1.a.example", 2),
+        ("unknown", "mx2.a.example", 1),
+    ]
+    assert await stores.received.load_raw(came["intake"]) == b"a mail"
+    assert await stores.received.load_raw(99) is None
+
+
+async def test_same_octets_again_are_known_and_change_nothing(stores: Stores, url: str) -> None:
+    assert await save(stores, intake(document())) == [SavedIntake(False, (NEW,))]
+    before = rows(url, received_reports)
+    assert await save(stores, intake(document())) == [SavedIntake(True)]
+    assert rows(url, received_reports) == before
+    assert len(rows(url, received_intakes)) == 1
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_same_report_in_another_mail_is_a_duplicate_that_says_so(stores: Stores, url: str) -> None:
+    await save(stores, intake(document()))
+    for number in (1, 2):
+        assert await save(stores, intake(document(), octets=b"%d" % number)) == [SavedIntake(False, (DUPLICATE,))]
+    (report,) = rows(url, received_reports)
+    assert report["duplicates"] == 2
+    assert report["last_duplicate_at"] is not None
+    assert len(rows(url, received_intakes)) == 3
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_same_id_with_other_content_is_kept_marked_and_not_counted(stores: Stores, url: str) -> None:
+    await save(stores, intake(document()))
+    other = document(report_json(policy(successes=99)))
+    assert await save(stores, intake(other, octets=b"2")) == [SavedIntake(False, (CONFLICT,))]
+    assert await save(stores, intake(other, octets=b"3")) == [SavedIntake(False, (CONFLICT,))]
+    first, second = rows(url, received_reports)
+    assert (first["conflict"], second["conflict"]) == (False, True)
+    assert (second["successes"], second["duplicates"]) == (99, 1)
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_same_id_for_another_domain_is_another_report(stores: Stores, url: str) -> None:
+    await save(stores, intake(document()))
+    other = document(report_json(policy("b.example")))
+    assert await save(stores, intake(other, octets=b"2")) == [SavedIntake(False, (NEW,))]
+    assert [row[1] for row in daily(url)] == ["a.example", "b.example"]
+
+
+async def test_counts_of_several_policies_never_multiply(stores: Stores, url: str) -> None:
+    content = report_json(
+        policy("a.example", 10, 3, detail(sessions=1), detail(sessions=2)),
+        policy("a.example", 7, 1, detail(sessions=1), kind="tlsa"),
+        policy("a.example", 100, 0),
+        policy("b.example", 1000, 0),
+    )
+    await save(stores, intake(document(content)))
+    (report,) = rows(url, received_reports)
+    assert (report["policies"], report["successes"], report["failures"]) == (4, 1117, 4)
+    assert [row[1:] for row in daily(url)] == [
+        ("a.example", "sender.example", "sts", 1, 110, 3),
+        ("a.example", "sender.example", "tlsa", 1, 7, 1),
+        ("b.example", "sender.example", "sts", 1, 1000, 0),
+    ]
+    assert [row["sessions"] for row in rows(url, received_daily_failures)] == [3, 1]
+
+
+@pytest.mark.parametrize("standing", [Standing.UNSIGNED, Standing.UNVOUCHED])
+async def test_rfc8460_3_report_without_a_signature_is_kept_and_never_counted(
+    stores: Stores, url: str, standing: Standing
+) -> None:
+    assert await save(stores, intake(document(standing=standing))) == [SavedIntake(False, (NEW,))]
+    assert daily(url) == []
+    assert await save(stores, intake(document(), octets=b"signed")) == [SavedIntake(False, (NEW,))]
+    assert [report["standing"] for report in rows(url, received_reports)] == [standing.value, "counted"]
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_policies_of_foreign_domains_are_marked_and_not_counted(stores: Stores, url: str) -> None:
+    both = report_json(policy("a.example"), policy("z.example"))
+    await save(stores, intake(document(both, foreign=("z.example",))))
+    await save(stores, intake(document(report_json(policy("z.example")), foreign=("z.example",)), octets=b"2"))
+    assert [row["foreign_domain"] for row in rows(url, received_policies)] == [False, True, True]
+    assert [row["foreign_report"] for row in rows(url, received_reports)] == [False, True]
+    assert [row[1] for row in daily(url)] == ["a.example"]
+
+
+async def test_batch_is_as_one_after_the_other(stores: Stores, url: str) -> None:
+    other = document(report_json(policy(successes=99)))
+    saved = await save(
+        stores,
+        intake(document(), octets=b"1"),
+        intake(document(), octets=b"1"),
+        intake(document(), other, octets=b"2"),
+        intake(other, document(report_json(report_id="r2")), octets=b"3"),
+        intake(octets=b"4", refusals=("no report",)),
+    )
+    assert saved == [
+        SavedIntake(False, (NEW,)),
+        SavedIntake(True),
+        SavedIntake(False, (DUPLICATE, CONFLICT)),
+        SavedIntake(False, (CONFLICT, NEW)),
+        SavedIntake(False),
+    ]
+    assert [row["duplicates"] for row in rows(url, received_reports)] == [1, 1, 0]
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 2, 10, 0)]
+    assert await save(stores) == []
+
+
+async def test_failure_in_the_middle_leaves_nothing(stores: Stores, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stsguard.store import received_table
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(received_table, "_add_sums", fail)
+        with pytest.raises(StoreUnavailable, match="No space left"):
+            await save(stores, intake(document()))
+    assert rows(url, received_intakes) == rows(url, received_keys) == rows(url, received_policies) == []
+    assert await save(stores, intake(document())) == [SavedIntake(False, (NEW,))]
+
+
+async def test_two_nodes_count_a_report_once(url: str, new_stores: OpenStores) -> None:
+    nodes = [await new_stores(url) for _ in range(2)]
+
+    async def run(node: int) -> list[SavedIntake]:
+        saved = []
+        for number in range(30):
+            documents = [document(report_json(report_id=str(each))) for each in (number, number + 1)]
+            saved += await save(nodes[node], intake(*documents, octets=b"%d %d" % (node, number)))
+        return saved
+
+    fates = [fate for saved in await asyncio.gather(run(0), run(1)) for each in saved for fate in each.fates]
+    assert fates.count(NEW) == 31
+    assert fates.count(DUPLICATE) == 120 - 31
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 31, 31 * 5, 0)]
+    assert sum(report["duplicates"] for report in rows(url, received_reports)) == 120 - 31
+
+
+async def test_what_could_not_be_read_is_kept_and_read_anew(stores: Stores, url: str) -> None:
+    await save(stores, intake(octets=b"1", refusals=("not JSON",)), intake(document(), octets=b"2"))
+    ((number, entry),) = await stores.received.load_unread(0)
+    assert (entry.octets, entry.arrival.via, entry.arrival.received_at) == (b"1", Via.MILTER, NOW)
+    assert await stores.received.load_unread(number) == []
+    better = document(report_json(report_id="r2"))
+    assert await stores.received.save_again(number, intake(better, octets=b"1")) == SavedIntake(False, (NEW,))
+    assert await stores.received.load_unread(0) == []
+    assert await stores.received.load_raw(number) == b"1"
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 2, 10, 0)]
+    assert await stores.received.save_again(99, intake(better)) == SavedIntake(True)
+
+
+async def test_report_whose_key_is_found_at_last_counts_once(stores: Stores, url: str) -> None:
+    waiting = Signer("temperror", "sender.example", "s1", "no answer")
+    await save(stores, intake(document(standing=Standing.UNSIGNED), signer=waiting))
+    ((number, _),) = await stores.received.load_unread(0)
+    assert (await stores.received.save_again(number, intake(document()))).fates == (NEW,)
+    assert (await stores.received.save_again(number, intake(document()))).fates == (DUPLICATE,)
+    (report,) = rows(url, received_reports)
+    assert (report["standing"], report["duplicates"]) == ("counted", 0)
+    assert len(rows(url, received_policies)) == 1
+    assert len(rows(url, received_keys)) == 1
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_old_intakes_go_and_sums_stay(stores: Stores, url: str) -> None:
+    content = report_json(policy("a.example", 5, 1, detail()))
+    old = intake(document(content), octets=b"old", received_at=NOW - timedelta(days=401))
+    await save(stores, old, intake(document(report_json(report_id="r2")), octets=b"new"))
+    sums = daily(url), rows(url, received_daily_failures)
+    before = NOW - timedelta(days=400)
+    assert await stores.received.delete_intakes(before, dry_run=True) == 1
+    assert len(rows(url, received_reports)) == 2
+    assert await stores.received.delete_intakes(before) == 1
+    assert await stores.received.delete_intakes(before) == 0
+    assert [report["report_id"] for report in rows(url, received_reports)] == ["r2"]
+    assert len(rows(url, received_intakes)) == len(rows(url, received_policies)) == 1
+    assert rows(url, received_details) == []
+    assert (daily(url), rows(url, received_daily_failures)) == sums
+
+
+async def test_report_that_comes_again_after_its_rows_are_gone_is_not_counted_again(stores: Stores, url: str) -> None:
+    await save(stores, intake(document(), received_at=NOW - timedelta(days=401)))
+    await stores.received.delete_intakes(NOW)
+    assert await save(stores, intake(document(), octets=b"2")) == [SavedIntake(False, (DUPLICATE,))]
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_text_of_strangers_at_its_bounds_is_stored(stores: Stores, url: str) -> None:
+    wild = "\U0001f600" * 1024
+    content = report_json(policy("a.example", 1, 1, detail(wild, 1, wild)), report_id=wild)
+    await save(stores, intake(document(content), octets=zlib.compress(b"x")))
+    (report,) = rows(url, received_reports)
+    assert report["report_id"] == wild[:255]
+    (stored,) = rows(url, received_details)
+    assert (stored["mx_hostname"], stored["receiving_mx_hostname"]) == (wild[:253], wild)
