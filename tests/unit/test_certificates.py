@@ -262,6 +262,17 @@ async def test_killed_during_an_order_the_next_start_goes_on_and_never_in_haste(
 
 
 @virtual
+async def test_killed_during_a_first_order_the_next_start_does_not_wait(world: World) -> None:
+    site = Site(world.clock)
+    site.hang.clear()
+    await site.keep(10)
+    assert len(site.ordered) == 1
+    site.hang.set()
+    await site.keep(10)
+    assert A in site.files
+
+
+@virtual
 async def test_of_two_nodes_one_orders_and_of_two_processes_one_works(world: World) -> None:
     site = Site(world.clock)
     site.hosts = [A, B]

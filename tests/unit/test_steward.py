@@ -224,6 +224,15 @@ async def test_a_finding_keeps_max_age_from_growing(desk: Desk) -> None:
     assert desk.domain.current.max_age == 2 * 604_800
 
 
+async def test_all_is_not_quiet_before_anybody_has_looked(desk: Desk) -> None:
+    desk.world.inspected = False
+    await enforcing(desk)
+    assert desk.domain.quiet_since is None
+    desk.world.inspected = True
+    await desk.steps(2)
+    assert desk.domain.quiet_since is not None
+
+
 async def test_rfc8461_8_3_another_policy_seen_later_is_waited_for(desk: Desk) -> None:
     world = desk.world
     desk.add()

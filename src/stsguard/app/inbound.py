@@ -28,6 +28,7 @@ from stsguard.app.serving import (
 )
 from stsguard.app.settings import tell_of_changes, tell_of_settings
 from stsguard.app.steward import build_steward
+from stsguard.config.hosting_options import ChallengeKind
 from stsguard.config.model import Config
 from stsguard.config.values import ListenAddress
 from stsguard.core.errors import ListenFailed
@@ -80,6 +81,7 @@ class InboundDaemon:
             loop.add_signal_handler(signum, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         listeners = self._listen()
+        self._tell_of_challenges(listeners)
         async with AsyncExitStack() as stack:
             admin = open_listener(self._config.admin.inbound_listen, ADMIN_SOCKET_MODE)
             await self._serving.hosting.refresh()
@@ -119,6 +121,19 @@ class InboundDaemon:
         if not self._where:
             raise ListenFailed("no socket to answer at: [policy_host] listen and http_listen are empty")
         return Listeners(https, http)
+
+    def _tell_of_challenges(self, listeners: Listeners) -> None:
+        if (
+            self._keeper is None
+            or listeners.http
+            or self._config.policy_host.acme_challenge is not ChallengeKind.HTTP_01
+        ):
+            return
+        outcome(
+            log,
+            logging.WARNING,
+            "nothing listens for http-01, so no certificate can be issued or renewed: set [policy_host] http_listen",
+        )
 
     def _open(self, address: ListenAddress) -> socket.socket:
         listener = open_listener(address, PUBLIC_SOCKET_MODE)

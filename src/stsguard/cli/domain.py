@@ -46,7 +46,7 @@ for _command in (add, edit, mode, dns_command, readiness, retire, export):
     domain.add_command(_command)
 
 
-@domain.command("list")
+@domain.command("list", short_help="List the domains and their next steps.")
 @click.option("--retired", is_flag=True, help="Those that are retired as well.")
 @common_options
 def list_(retired: bool, as_json: bool, config_file: Path, state_dir: Path | None) -> None:
@@ -74,7 +74,7 @@ def list_(retired: bool, as_json: bool, config_file: Path, state_dir: Path | Non
         print_rows(rows, ("domain", "stage", "mode", "max_age", "findings", "next"))
 
 
-@domain.command()
+@domain.command(short_help="Show all that is known of a domain.")
 @domain_argument
 @common_options
 def show(policy_domain: "Domain", as_json: bool, config_file: Path, state_dir: Path | None) -> None:

@@ -18,6 +18,7 @@ from stsguard.cli.domain_text import (
     mx_text,
     mx_values,
     next_lines,
+    not_hosted,
     plain_domain,
     read_domain_config,
     stamp,
@@ -84,7 +85,7 @@ def add(
     )
 
 
-@click.command()
+@click.command(short_help="Change the mx of DOMAIN's policy.")
 @domain_argument
 @mx_option
 @from_dns_option
@@ -149,7 +150,7 @@ def mode(
     """Bring DOMAIN to enforce, or back to testing.
 
     testing is possible at any time and asks nothing. enforce shows the readiness, asks to type the domain's name, and
-    wants 14 days of testing and everything green.
+    wants 14 days of testing and everything green. Exit 1: refused, not ready, or not confirmed; 3: could not check.
     """
     config = read_domain_config(config_file, state_dir)
     if wanted_mode == "testing":
@@ -178,7 +179,7 @@ def _to_testing(config: "Config", policy_domain: "Domain", *, as_json: bool) -> 
     )
 
 
-@click.command()
+@click.command(short_help="Begin the safe way out of MTA-STS for DOMAIN.")
 @domain_argument
 @confirm_option
 @common_options
@@ -188,10 +189,14 @@ def retire(
     """Begin the safe way out of MTA-STS for DOMAIN: the only way to remove it.
 
     `mode: none` is served until every policy ever served has run out, then the record goes, then the policy host.
+    Exit 1: refused, or not confirmed; 3: the database can't be used.
     """
     from stsguard.app.domain_commands import retire_domain
+    from stsguard.app.domain_views import show_domain
 
     config = read_domain_config(config_file, state_dir)
+    if try_or_end(lambda: show_domain(config, policy_domain)) is None:
+        not_hosted(policy_domain)
     ask_for_name(policy_domain, confirm, f"retire {policy_domain}: senders will no longer demand TLS for its mail")
     changed = try_or_end(lambda: retire_domain(config, policy_domain))
     print_changed(

@@ -32,7 +32,7 @@ WHAT = {
 }
 
 
-@click.command("dns")
+@click.command("dns", short_help="Show the DNS records that DOMAIN needs, and has.")
 @domain_argument
 @common_options
 def dns_command(policy_domain: "Domain", as_json: bool, config_file: Path, state_dir: Path | None) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MARKS = {"ok": "ok     ", "failed": "FAILED ", "unknown": "unknown"}
 
 
-@click.command()
+@click.command(short_help="Say whether DOMAIN may enforce.")
 @domain_argument
 @common_options
 def readiness(policy_domain: "Domain", as_json: bool, config_file: Path, state_dir: Path | None) -> None:

@@ -8,11 +8,14 @@ from stsguard.cli.asking import EXIT_PROBLEM, fail, print_json
 from stsguard.cli.domain_text import common_options, read_domain_config, try_or_end
 
 
-@click.command("export")
+@click.command("export", short_help="Write the policies below DIR for static hosting.")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
 @common_options
 def export(directory: Path, as_json: bool, config_file: Path, state_dir: Path | None) -> None:
-    """Write each domain's policy below DIR for static hosting, one folder a domain; what is the same is left alone."""
+    """Write each domain's policy below DIR for static hosting, one folder a domain; what is the same is left alone.
+
+    Exit 1: a file can't be written; 3: the database can't be used.
+    """
     from stsguard.app.domain_views import export_all
     from stsguard.app.export import ExportFailed
 

@@ -76,7 +76,7 @@ def try_or_end(call: Callable[[], T]) -> T:
 
 def not_hosted(policy_domain: "Domain") -> NoReturn:
     """End the command: there is no such domain here."""
-    fail(f"{policy_domain} is not hosted here; stsguard domain list shows what is", EXIT_PROBLEM)
+    fail(f"{policy_domain} is not hosted here; stsguard domain add {policy_domain} adds it", EXIT_PROBLEM)
 
 
 def read_domain_config(config_file: Path, state_dir: Path | None) -> "Config":

@@ -232,7 +232,9 @@ class CertificateKeeper:
             self._look(host, watched)
             if not self._is_due(host, watched):  # another node that shares the directory was first
                 return
-            await self._save(self._failed(before, self._short_pause(before), "an attempt was begun and came to no end"))
+            # Who is killed meanwhile finds this. The first time it is begun anew at once: a restart is no failure yet.
+            pause = self._short_pause(before) if before.failures else 0.0
+            await self._save(self._failed(before, pause, "an attempt was begun and came to no end"))
         except StoreUnavailable as exc:
             outcome(log, logging.WARNING, "certificates wait for the database", policy_host=host, reason=exc)
             self._wait(host, SHORT_PAUSE_SECONDS)

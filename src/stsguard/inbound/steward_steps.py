@@ -220,6 +220,8 @@ class StepTaker:
             return _noted(
                 None, await self._save(domain, lambda found: not_served(found, current.number, self._latest()))
             )
+        if not seen and domain.policy_domain not in await self._findings.load_inspection_times(domain.policy_domain):
+            return None  # nobody has looked yet
         since = (quiet_since(seen) or domain.quiet_since or self._latest()) if is_quiet(seen) else None
         if since is not None and domain.quiet_since is not None:
             since = max(since, domain.quiet_since)

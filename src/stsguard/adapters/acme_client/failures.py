@@ -1,6 +1,7 @@
 """What the `acme` package and the network under it raise, as `CertificateFailed`."""
 
 import math
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import requests
@@ -26,6 +27,7 @@ ACME_ERRORS = (
     ValueError,
 )
 
+_PROBLEM = "urn:ietf:params:acme:error:"
 # Problems (RFC 8555 §6.7) that have to do with the CA or with our account, and so with every host.
 _OF_THE_CA = {
     *("serverInternal", "accountDoesNotExist", "externalAccountRequired", "userActionRequired", "badNonce"),
@@ -40,10 +42,11 @@ def failure_of(exc: BaseException, status: int, retry_after_seconds: float | Non
     if isinstance(exc, errors.IssuanceError):
         exc = exc.error
     if isinstance(exc, messages.Error):
-        text = f"the CA answers {exc.code or exc.typ}: {_one_line(exc.detail)}"
-        if exc.code == "rateLimited" or status == TOO_MANY_REQUESTS:
+        code = (exc.typ or "").removeprefix(_PROBLEM)  # the package's own `code` knows but some of them
+        text = f"the CA answers {_one_line(code)}: {_one_line(exc.detail)}"
+        if code == "rateLimited" or status == TOO_MANY_REQUESTS:
             return CertificateFailed(text, retry_after_seconds, CertificateFault.RATE_LIMIT)
-        everybody = exc.code in _OF_THE_CA or status >= 500
+        everybody = code in _OF_THE_CA or status >= 500
         return CertificateFailed(text, retry_after_seconds, CertificateFault.CA if everybody else CertificateFault.HOST)
     if status in {TOO_MANY_REQUESTS, UNAVAILABLE}:
         return CertificateFailed(f"the CA answers {status}", retry_after_seconds, CertificateFault.CA)
@@ -68,10 +71,16 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
     if value is None:
         return None
     try:
-        seconds = float(value) if value.strip().isdecimal() else parsedate_to_datetime(value).timestamp() - now
+        seconds = float(value) if value.strip().isdecimal() else _http_date(value).timestamp() - now
     except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _http_date(text: str) -> datetime:
+    """RFC 9110 §5.6.7: every form is in UTC, also the one of asctime(), which does not say so."""
+    at = parsedate_to_datetime(text)
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
 
 
 def _one_line(text: object) -> str:
