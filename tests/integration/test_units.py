@@ -121,9 +121,12 @@ def test_user_and_directories_are_made(tmp_path: Path) -> None:
     name, _, uid, gid, _, home, shell = (tmp_path / "etc/passwd").read_text().strip().split(":")
     assert (name, home, shell) == ("stsguard", "/var/lib/stsguard", "/usr/sbin/nologin")
     assert run("systemd-tmpfiles", f"--root={tmp_path}", "--create", str(CONF / "stsguard.tmpfiles")).returncode == 0
-    found = [(tmp_path / path).stat() for path in ("var/lib/stsguard", "etc/stsguard/stsguard.toml")]
+    found = [
+        (tmp_path / path).stat() for path in ("var/lib/stsguard", "var/spool/stsguard", "etc/stsguard/stsguard.toml")
+    ]
     assert [(oct(s.st_mode & 0o7777), s.st_uid, s.st_gid) for s in found] == [
         ("0o750", int(uid), int(gid)),
+        ("0o3770", int(uid), int(gid)),
         ("0o640", 0, int(gid)),
     ]
 

@@ -8,12 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stsguard.core.arrival import (
+    MAIL,
     MAX_HEADER_BYTES,
     MAX_TEXT_LENGTH,
     Arrival,
     EntryInvalid,
     SpoolEntry,
     Via,
+    media_type_of,
     parse_entry,
     serialize_entry,
 )
@@ -45,6 +47,14 @@ def test_instants_are_utc() -> None:
 def test_only_a_mail_is_one() -> None:
     assert Arrival(Via.PIPE, NOW).is_mail
     assert not Arrival(Via.HTTPS, NOW, media_type="application/tlsrpt+gzip").is_mail
+
+
+@pytest.mark.parametrize(
+    "octets", [b" {", b"[]", b"\x1f\x8b\x08", b"PK\x03\x04", b"\xef\xbb\xbf{", b"\xff\xfe{\0", b"{\0"]
+)
+def test_report_file_is_told_from_a_mail_by_what_it_begins_with(octets: bytes) -> None:
+    assert media_type_of(octets) == ""
+    assert media_type_of(b"Received: by x\r\n" + octets) == media_type_of(b"From x\n") == MAIL
 
 
 def _changed(**changes: object) -> bytes:

@@ -13,6 +13,7 @@ from stsguard import __version__
 from stsguard.adapters import systemd
 from stsguard.app.certificates import build_certificates
 from stsguard.app.inspecting import build_inspecting
+from stsguard.app.intake import build_drain
 from stsguard.app.parts import build_parts
 from stsguard.app.policy_serving import Listeners, PolicyServing
 from stsguard.app.policy_workers import PolicyWorkers
@@ -65,6 +66,7 @@ class InboundDaemon:
         )
         self._inspections = build_inspecting(config, parts, self._stores)
         self._steward = build_steward(config, parts, self._stores)
+        self._intake = build_drain(config, parts.resolver, self._stores)
         self._started_at = self._clock.now()
         self._stop = asyncio.Event()
         self._where: list[str] = []
@@ -158,6 +160,7 @@ class InboundDaemon:
             health.add("certificates", self._keeper.health)
         health.add("inspections", self._inspections.health)
         health.add("steward", self._steward.health)
+        health.add("intake", self._intake.health)
         health.add("faults", faults_health)
         return health
 
@@ -166,6 +169,8 @@ class InboundDaemon:
             group.create_task(feed_watchdog())
             group.create_task(self._serving.follow())
             group.create_task(kept_up("policy fetches", self._serving.fetches.run_deletion))
+            group.create_task(kept_up("intake", self._intake.run))
+            group.create_task(kept_up("old received reports", self._intake.run_deletion))
             if self._keeper is not None:
                 group.create_task(kept_up("certificates", self._once_read(self._keeper.run)))
             group.create_task(kept_up("inspections", self._once_read(self._inspections.run)))
@@ -214,6 +219,8 @@ class InboundDaemon:
         pages = self._serving.hosting.pages
         Gauge("policy_host_domains", "Domains whose policy is served.", read=lambda: {(): float(len(pages))})
         Gauge("policy_host_connections", "Open connections.", read=lambda: {(): float(self._connections())})
+        waiting = self._intake
+        Gauge("received_spooled", "Received reports in the spool.", read=lambda: {(): float(waiting.waiting)})
         Gauge("healthy", "1 while no part has failed.", read=lambda: {(): float(health.report()[0])})
 
 

@@ -17,7 +17,21 @@ from stsguard.core.syntax import quoted
 MAX_TEXT_LENGTH = 300
 MAX_HEADER_BYTES = 16_384  # three texts of 300 characters, at most 12 octets each in JSON, and the rest
 
+MAIL = "message/rfc822"
 _MAGIC = b"stsguard-spool-1 "
+# As gzip, zip and JSON begin, whatever its encoding: no mail does.
+_NO_MAIL = (
+    b"\x1f\x8b",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"{",
+    b"[",
+    b'"',
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\xfe\xff",
+    b"\0",
+)
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -42,12 +56,12 @@ class Arrival:
     received_at: datetime
     recipient: str = ""
     client: str = ""
-    media_type: str = "message/rfc822"
+    media_type: str = MAIL
 
     @property
     def is_mail(self) -> bool:
         """Whether the octets are a whole mail, and no report by itself."""
-        return self.media_type == "message/rfc822"
+        return self.media_type == MAIL
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,11 @@ class SpoolEntry:
 
     arrival: Arrival
     octets: bytes
+
+
+def media_type_of(octets: bytes) -> str:
+    """Whether this is a mail, by what it begins with; empty where it is none."""
+    return "" if octets.lstrip(b" \t\r\n").startswith(_NO_MAIL) else MAIL
 
 
 class EntryInvalid(Exception):

@@ -78,7 +78,11 @@ class Spool:
                 self.directory.mkdir(mode=0o700, parents=True)
             except FileExistsError:
                 return
-            self.directory.chmod(DIRECTORY_MODE)
+            try:
+                self.directory.chmod(DIRECTORY_MODE)
+            except OSError:
+                self.directory.rmdir()  # without setgid the daemon could not read what others put there
+                raise
 
     def add(self, arrival: Arrival, octets: bytes) -> str:
         """Keep a report; the name of its entry. On disk when this returns.

@@ -1,0 +1,116 @@
+"""Reads items for `stsguard ingest`, one after the other, in whichever process."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from stsguard.adapters.dkim_verifier import TxtLookup, read_signatures, verify_signatures
+from stsguard.adapters.public_suffix_file import load_public_suffixes
+from stsguard.app.ingest_items import Item, arrival_of
+from stsguard.config.model import Config
+from stsguard.core.arrival import SpoolEntry
+from stsguard.core.dane import Answer
+from stsguard.core.dkim_verdict import UNSIGNED, DkimStatus, DkimVerdict
+from stsguard.core.errors import LookupFailed
+from stsguard.core.received_record import ReceivedIntake
+from stsguard.core.taking_in import IntakeRules, refused, take_in
+from stsguard.discovery.supervisor import supervised
+from stsguard.inbound.intake_reader import BATCH_BYTES, BATCH_ROWS, weight
+from stsguard.names import Domain
+
+MAX_ITEM_BYTES = 100 * 1024 * 1024
+KEY_SECONDS = 300.0  # keys are kept for so long: thousands of mails are signed with the same few
+FAILURE_SECONDS = 60.0
+MAX_KEYS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class ReadItem:
+    """What was read of an item: `intake`, or None and why it could not be read, and so is not kept either."""
+
+    intake: ReceivedIntake | None
+    problem: str = ""
+    waits: bool = False
+
+
+class KeyCache:
+    """Look-ups of keys, each made once in a few minutes, failed ones too."""
+
+    def __init__(self, resolver: TxtLookup) -> None:
+        self._resolver = resolver
+        self._known: dict[Domain, tuple[float, Answer[bytes] | LookupFailed]] = {}
+
+    async def lookup(self, name: Domain) -> Answer[bytes] | LookupFailed:
+        """The TXT records at `name`, or why they can't be had."""
+        until, answer = self._known.get(name, (0.0, None))
+        now = time.monotonic()
+        if answer is not None and now < until:
+            return answer
+        seconds = KEY_SECONDS
+        try:
+            found: Answer[bytes] | LookupFailed = await self._resolver.lookup_txt(name)
+        except LookupFailed as exc:
+            found, seconds = exc, FAILURE_SECONDS
+        if len(self._known) >= MAX_KEYS:
+            self._known.clear()
+        self._known[name] = (now + seconds, found)
+        return found
+
+
+class ItemReader:
+    """Reads items one after the other."""
+
+    def __init__(self, resolver: TxtLookup, rules: IntakeRules) -> None:
+        self._keys = KeyCache(resolver)
+        self._rules = rules
+        self._suffixes = load_public_suffixes()
+
+    async def read_some(self, items: Sequence[Item]) -> list[ReadItem]:
+        """What was read of the first of `items`: of all, unless it is so much that the rest has to wait."""
+        found: list[ReadItem] = []
+        octets, rows = 0, 0
+        for item in items:
+            found.append(read := await self.read(item))
+            if read.intake is not None:
+                octets += len(read.intake.raw)
+                rows += weight(read.intake)
+                if octets >= BATCH_BYTES or rows >= BATCH_ROWS:
+                    break
+        return found
+
+    async def read(self, item: Item) -> ReadItem:
+        """What is to be stored of one item."""
+        try:
+            if item.size > MAX_ITEM_BYTES:
+                return ReadItem(None, f"{item.size} bytes are too many")
+            octets = item.octets if item.octets is not None else item.path.read_bytes()
+        except OSError as exc:
+            return ReadItem(None, exc.strerror or str(exc))
+        return await self.read_entry(SpoolEntry(arrival_of(item, octets, datetime.now(UTC)), octets))
+
+    async def read_entry(self, entry: SpoolEntry) -> ReadItem:
+        """What is to be stored of an entry."""
+        found: list[ReadItem] = []
+
+        async def work() -> None:
+            verdict = await self._verify(entry) if entry.arrival.is_mail else UNSIGNED
+            found.append(ReadItem(take_in(entry, verdict, self._rules), waits=verdict.status is DkimStatus.TEMPORARY))
+
+        if not await supervised("reading a received report", work()):
+            return ReadItem(refused(entry, "stsguard failed on it"))
+        return found[0]
+
+    async def _verify(self, entry: SpoolEntry) -> DkimVerdict:
+        mail = read_signatures(entry.octets, entry.arrival.received_at)
+        if mail is None:
+            return UNSIGNED
+        keys = {name: await self._keys.lookup(name) for name in mail.key_names}
+        return verify_signatures(mail, keys, self._suffixes)
+
+
+def build_item_reader(config: Config, rules: IntakeRules) -> ItemReader:
+    """A reader with a resolver of its own."""
+    from stsguard.app.parts import build_resolver
+
+    return ItemReader(build_resolver(config)[0], rules)

@@ -1,0 +1,209 @@
+"""From what came in to what is stored: the reports in it, how each counts, and why the rest is none.
+
+Nothing that came in is ever dropped here: what can't be read becomes a refusal with its reason, beside the octets. Who
+vouches for a report is decided by the signature of the mail that it is in (RFC 8460 §3); a report in a message that was
+forwarded is in another mail than the one that is signed, so nobody vouches for it.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from stsguard.core.arrival import SpoolEntry, Via
+from stsguard.core.dkim_verdict import DkimVerdict
+from stsguard.core.errors import ReportInvalid
+from stsguard.core.received_mail import MailHeader, ReportPart, find_reports
+from stsguard.core.received_record import (
+    MailFacts,
+    ReceivedDocument,
+    ReceivedIntake,
+    Signer,
+    Standing,
+    intake_key,
+)
+from stsguard.core.received_report import ReceivedReport, ReceivedWarning
+from stsguard.core.tlsrpt_report_received import parse_received
+from stsguard.core.unpack import DEFAULT_LIMITS, Limits, unpack
+from stsguard.names import MAX_NAME_OCTETS, Domain, NameInvalid
+
+NO_REPORT = "no report in the mail"
+_COMPRESSION = 1  # nearly all of it is base64 of gzip: a better level takes longer and saves nothing
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeRules:
+    """What is taken in, and what counts.
+
+    `ours` are our domains, each with all names below it: a DANE report names the MX host (RFC 8460 §1.1). None where
+    all are taken for ours. `trust_https` lets posted reports count, `trust_files` those that are given as a file.
+    """
+
+    limits: Limits = field(default=DEFAULT_LIMITS)
+    ours: frozenset[str] | None = None
+    trust_https: bool = False
+    trust_files: bool = False
+
+    def is_foreign(self, domain: str) -> bool:
+        """Whether a policy of that domain is none of ours; empty text is no domain."""
+        if self.ours is None:
+            return False
+        while domain and domain not in self.ours:
+            domain = domain.partition(".")[2]
+        return not domain
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One file that may hold reports: of a mail a part, else the whole."""
+
+    octets: bytes
+    media_type: str
+    label: str
+    standing: Standing
+    reporter: str
+    report_domain: str
+    warnings: tuple[ReceivedWarning, ...]
+
+
+def take_in(entry: SpoolEntry, verdict: DkimVerdict, rules: IntakeRules) -> ReceivedIntake:
+    """What is to be stored of `entry`. `verdict` is on the mail; for what is none it does not matter.
+
+    Nothing is ever raised, whatever is in the octets.
+    """
+    arrival, octets = entry.arrival, entry.octets
+    mail, signer, kind = MailFacts(), Signer(), "mail"
+    refusals: list[str] = []
+    sources: Sequence[_Source]
+    if arrival.is_mail:
+        signer = _signer(verdict)
+        mail, sources = _of_mail(octets, verdict, refusals)
+    else:
+        standing, kind = _unsigned_standing(arrival.via, rules)
+        sources = [_Source(octets, arrival.media_type, "", standing, "", "", ())]
+    documents = [found for source in sources for found in _documents(source, entry, rules, refusals)]
+    return ReceivedIntake(
+        key=intake_key(octets, kind=kind),
+        arrival=arrival,
+        raw=zlib.compress(octets, _COMPRESSION),
+        raw_length=len(octets),
+        signer=signer,
+        mail=mail,
+        documents=tuple(documents),
+        refusals=tuple(refusals),
+    )
+
+
+def refused(entry: SpoolEntry, reason: str) -> ReceivedIntake:
+    """What is to be stored of an entry of which nothing else can be: the octets, and why. Read anew, it is another."""
+    return ReceivedIntake(
+        key=intake_key(entry.octets, kind="refused"),
+        arrival=entry.arrival,
+        raw=zlib.compress(entry.octets, _COMPRESSION),
+        raw_length=len(entry.octets),
+        signer=Signer(),
+        mail=MailFacts(),
+        documents=(),
+        refusals=(reason,),
+    )
+
+
+def _unsigned_standing(via: Via, rules: IntakeRules) -> tuple[Standing, str]:
+    """How a report counts that came without a mail, and the kind of its key."""
+    if via is Via.HTTPS:
+        return (Standing.COUNTED if rules.trust_https else Standing.UNVOUCHED), "https"
+    return (Standing.COUNTED, "vouched file") if rules.trust_files else (Standing.UNVOUCHED, "file")
+
+
+def _signer(verdict: DkimVerdict) -> Signer:
+    return Signer(
+        status=verdict.status.value,
+        domain=str(verdict.domain or ""),
+        selector=verdict.selector,
+        reason=verdict.reason,
+        aligned=verdict.counts,
+    )
+
+
+def _of_mail(octets: bytes, verdict: DkimVerdict, refusals: list[str]) -> tuple[MailFacts, Sequence[_Source]]:
+    try:
+        found = find_reports(octets)
+    except ReportInvalid as exc:
+        refusals.append(str(exc))
+        return MailFacts(), ()
+    if not found.parts:
+        refusals.append(NO_REPORT)
+    return _facts(found.header), [_of_part(part, verdict, found.warnings) for part in found.parts]
+
+
+def _facts(header: MailHeader) -> MailFacts:
+    return MailFacts(header.from_address, header.subject, header.message_id, header.submitter, header.date)
+
+
+def _of_part(part: ReportPart, verdict: DkimVerdict, warnings: tuple[ReceivedWarning, ...]) -> _Source:
+    vouched = verdict.counts and not part.forwarded
+    return _Source(
+        octets=part.content,
+        media_type=part.media_type,
+        label=part.name or part.media_type,
+        standing=Standing.COUNTED if vouched else Standing.UNSIGNED,
+        reporter=str(verdict.domain or "") if vouched else "",
+        report_domain=part.header.report_domain,
+        warnings=warnings,
+    )
+
+
+def _documents(
+    source: _Source, entry: SpoolEntry, rules: IntakeRules, refusals: list[str]
+) -> Sequence[ReceivedDocument]:
+    label = f"{source.label}: " if source.label else ""
+    try:
+        unpacked = unpack(source.octets, rules.limits, media_type=source.media_type)
+    except ReportInvalid as exc:
+        refusals.append(f"{label}{exc}")
+        return ()
+    found = []
+    for document in unpacked.documents:
+        try:
+            report = parse_received(document, now=entry.arrival.received_at)
+        except ReportInvalid as exc:
+            refusals.append(f"{label}{exc}")
+            continue
+        domains = _domains(report, source.report_domain)
+        found.append(
+            ReceivedDocument(
+                report=report,
+                content_hash=hashlib.sha256(document).digest(),
+                packing=unpacked.how.value,
+                standing=source.standing,
+                reporter=source.reporter or _self_named(report, source.standing),
+                domains=domains,
+                foreign=tuple(map(rules.is_foreign, domains)),
+                warnings=(*source.warnings, *unpacked.warnings),
+            )
+        )
+    return found
+
+
+def _self_named(report: ReceivedReport, standing: Standing) -> str:
+    """Who a report without a signature says it is from, where that is believed: the domain in contact-info, or the
+    organisation's name."""
+    if standing is not Standing.COUNTED:
+        return ""
+    named = _domain(report.contact_info.rpartition("@")[2])
+    return named or report.organization_name.strip()[:MAX_NAME_OCTETS] or "unknown"
+
+
+def _domains(report: ReceivedReport, report_domain: str) -> tuple[str, ...]:
+    """The domain that each policy counts under. Where one names none (tlsrpt-reporter for no-policy-found), it is the
+    one that all others name, else the one of TLS-Report-Domain (RFC 8460 §5.3)."""
+    named = {str(policy.policy_domain) for policy in report.policies if policy.policy_domain}
+    otherwise = named.pop() if len(named) == 1 else _domain(report_domain)
+    return tuple(str(policy.policy_domain or otherwise) for policy in report.policies)
+
+
+def _domain(text: str) -> str:
+    try:
+        return str(Domain.parse(text.strip()))
+    except NameInvalid:
+        return ""

@@ -1,0 +1,245 @@
+"""Empties the spool into the database: the part of `stsguard inbound` that takes reports in.
+
+An entry is removed from the spool when it is stored, and not before: while the database fails all of them stay, however
+long. Killed between the two, the entry is read once more and found to be stored. One that the database can't take,
+while it takes others, is stored as a refusal.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+from stsguard.core.arrival import SpoolEntry
+from stsguard.core.errors import SpoolFailed, StoreUnavailable
+from stsguard.core.received_record import Fate, ReceivedDocument, ReceivedIntake, SavedIntake, Standing
+from stsguard.discovery.health import PartHealth, PartState
+from stsguard.inbound.intake_reader import Batch, IntakeReader, OurDomains, save_batch
+from stsguard.inbound.spool import Spool, SpoolReader
+from stsguard.log import logger, outcome
+from stsguard.metrics import Counter
+from stsguard.ports import Clock
+from stsguard.ports.intake import ReceivedStore
+
+log = logger(__name__)
+reports_taken = Counter(
+    "received_reports_total", "Received reports by how they count, and whether they were new.", "standing", "fate"
+)
+intakes_refused = Counter("received_refused_total", "What came in and had something that is no report; it is kept.")
+sessions_taken = Counter(
+    "received_sessions_total", "Sessions in new reports that count, by policy domain.", "policy_domain", "result"
+)
+store_failures = Counter("received_store_failures_total", "Times that reports could not be stored and stayed.")
+
+POLL_SECONDS = 0.5
+RETRY_SECONDS = 5.0
+NO_SPOOL_SECONDS = 30.0
+KEY_RETRY_SECONDS = 300.0
+KEY_WAIT = timedelta(hours=24)  # then the report is kept as one whose signature could not be verified
+KEY_TRIES = 300  # the same, whatever the clock says
+DELETE_SECONDS = 3600.0
+MAX_DOMAINS = 2000  # told apart in the metrics: senders can name any below ours
+
+
+class IntakeDrain:
+    """Empties `spool` through `reader` into `store`, for ever.
+
+    Args:
+        open_store: opens the database, or looks again whether it can be opened.
+        expected: whether reports are expected, so that a spool that can't be used needs somebody.
+        keep: how long what came in is kept.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        reader: IntakeReader,
+        store: ReceivedStore,
+        domains: OurDomains,
+        clock: Clock,
+        *,
+        open_store: Callable[[], Awaitable[None]],
+        expected: bool,
+        keep: timedelta,
+    ) -> None:
+        self._spool = spool
+        self._reader = reader
+        self._store = store
+        self._domains = domains
+        self._clock = clock
+        self._open_store = open_store
+        self._expected = expected
+        self._keep = keep
+        self._waiting = 0
+        self._spool_problem: str | None = None
+        self._store_problem: str | None = None
+        self._later: dict[str, tuple[float, int]] = {}  # entries whose key is awaited: when due, and how often tried
+
+    @property
+    def waiting(self) -> int:
+        """How many entries were in the spool when it was last looked at."""
+        return self._waiting
+
+    def health(self) -> PartHealth:
+        """Whether reports get into the database."""
+        if self._spool_problem is not None:
+            state = PartState.FAILED if self._expected else PartState.OK
+            return PartHealth(state, f"no reports are taken in: {self._spool_problem}")
+        if self._store_problem is not None:
+            text = f"{self._waiting} or more received reports wait in the spool: {self._store_problem}"
+            return PartHealth(PartState.FAILED, text)
+        return PartHealth(PartState.OK, f"{self._waiting} received reports wait in the spool")
+
+    async def run(self) -> None:
+        """Empty the spool whenever something is in it."""
+        while True:
+            try:
+                await asyncio.to_thread(self._spool.prepare)
+                with self._spool.reading() as spool:
+                    self._note_spool(None)
+                    while True:
+                        pause = RETRY_SECONDS if not await self.drain(spool) else POLL_SECONDS
+                        await asyncio.sleep(pause)
+            except SpoolFailed as exc:
+                self._note_spool(str(exc))
+            await asyncio.sleep(NO_SPOOL_SECONDS if not self._expected else RETRY_SECONDS)
+
+    async def drain(self, spool: SpoolReader) -> bool:
+        """Store all that is there now; whether the database took it.
+
+        Raises:
+            SpoolFailed: the spool can't be used.
+        """
+        while names := await self._due(spool):
+            try:
+                await self._load_domains()
+                await self._drain_some(spool, names)
+            except StoreUnavailable as exc:
+                self._note_store(str(exc))
+                return False
+            self._note_store(None)
+        return True
+
+    async def _due(self, spool: SpoolReader) -> Sequence[str]:
+        names = await asyncio.to_thread(spool.pending)
+        self._waiting = len(names)
+        self._later = {name: self._later[name] for name in names if name in self._later}
+        now = self._clock.monotonic()
+        return [name for name in names if self._later.get(name, (now, 0))[0] <= now]
+
+    async def _load_domains(self) -> None:
+        await self._open_store()
+        ours = await self._domains.load()
+        if ours != self._reader.rules.ours:
+            self._reader.rules = replace(self._reader.rules, ours=ours)
+
+    async def _drain_some(self, spool: SpoolReader, names: Sequence[str]) -> None:
+        batch, read_names = Batch(), list[str]()
+        for name in names:
+            entry = await asyncio.to_thread(spool.load, name)
+            if entry is None:
+                continue
+            read = await self._reader.read(entry)
+            if read.waits and self._is_awaited(name, entry):
+                continue
+            batch.add(read.intake)
+            read_names.append(name)
+            if batch.is_full:
+                await self._save(spool, batch, read_names)
+                batch, read_names = Batch(), []
+        if read_names:
+            await self._save(spool, batch, read_names)
+
+    def _is_awaited(self, name: str, entry: SpoolEntry) -> bool:
+        """Whether the key is worth another try later, since DNS may be back by then."""
+        _, tries = self._later.get(name, (0.0, 0))
+        if tries >= KEY_TRIES or self._clock.now() - entry.arrival.received_at > KEY_WAIT:
+            return False
+        self._later[name] = (self._clock.monotonic() + KEY_RETRY_SECONDS, tries + 1)
+        if not tries:
+            outcome(log, logging.INFO, "received report waits for the key of its signature", entry=name)
+        return True
+
+    async def _save(self, spool: SpoolReader, batch: Batch, names: Sequence[str]) -> None:
+        saved = await save_batch(self._store, batch.intakes)
+        await asyncio.to_thread(spool.remove, names)
+        for intake, done in saved:
+            tell(intake, done)
+
+    def _note_spool(self, problem: str | None) -> None:
+        if problem != self._spool_problem and (problem or self._spool_problem):
+            level = logging.ERROR if problem and self._expected else logging.INFO
+            outcome(log, level, "spool of received reports", state=problem or "in use again")
+        self._spool_problem = problem
+
+    def _note_store(self, problem: str | None) -> None:
+        if problem:
+            store_failures.inc()
+        if bool(problem) != bool(self._store_problem):
+            text = "received reports stay in the spool" if problem else "received reports are stored again"
+            outcome(log, logging.ERROR if problem else logging.INFO, text, reason=problem)
+        self._store_problem = problem
+
+    async def run_deletion(self) -> None:
+        """Delete what is kept long enough, for ever, by the earlier of the wall clock and the monotonic one since the
+        start: a clock that jumps ahead deletes nothing."""
+        began_at, started = self._clock.now(), self._clock.monotonic()
+        while True:
+            elapsed = timedelta(seconds=self._clock.monotonic() - started)
+            now = min(self._clock.now(), began_at + elapsed)
+            try:
+                number = await self._store.delete_intakes(now - self._keep)
+                if number:
+                    outcome(log, logging.INFO, "old received reports deleted, their sums stay", intakes=number)
+            except StoreUnavailable as exc:
+                log.debug("old received reports not deleted yet: %s", exc)
+            await asyncio.sleep(DELETE_SECONDS)
+
+
+def tell(intake: ReceivedIntake, saved: SavedIntake) -> None:
+    """Count and log what became of what came in."""
+    if saved.known:
+        outcome(log, logging.INFO, "received once more, it is stored already", via=intake.arrival.via.value)
+        return
+    for document, fate in zip(intake.documents, saved.fates, strict=True):
+        _tell_report(intake, document, fate)
+    if intake.refusals:
+        intakes_refused.inc()
+        outcome(
+            log,
+            logging.WARNING,
+            "received something that is no report, it is kept",
+            via=intake.arrival.via.value,
+            client=intake.arrival.client or None,
+            sender=intake.mail.from_address or None,
+            reason="; ".join(intake.refusals),
+        )
+
+
+def _tell_report(intake: ReceivedIntake, document: ReceivedDocument, fate: Fate) -> None:
+    reports_taken.inc(document.standing.value, fate.value)
+    report = document.report
+    foreign = bool(document.foreign) and all(document.foreign)
+    outcome(
+        log,
+        logging.INFO,
+        "received a report",
+        policy_domain=",".join(sorted(set(document.domains)))[:200],
+        reporter=document.reporter or None,
+        organization=report.organization_name or None,
+        report_id=report.report_id or None,
+        standing=document.standing.value,
+        fate=fate.value,
+        foreign=True if foreign else None,
+        successes=report.successes,
+        failures=report.failures,
+        via=intake.arrival.via.value,
+    )
+    if document.standing is Standing.COUNTED and fate is Fate.NEW:
+        for policy, domain, is_foreign in zip(report.policies, document.domains, document.foreign, strict=True):
+            if not is_foreign and domain:
+                known = (domain, "success") in sessions_taken.values or len(sessions_taken.values) < 2 * MAX_DOMAINS
+                label = domain if known else "other"
+                sessions_taken.inc(label, "success", by=policy.successes)
+                sessions_taken.inc(label, "failure", by=policy.failures)

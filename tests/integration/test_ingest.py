@@ -1,0 +1,393 @@
+"""`stsguard ingest`: every form in which reports lie about, standing, exit codes, and what becomes of what is none."""
+
+import asyncio
+import gzip
+import io
+import json
+import mailbox
+import os
+import pty
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dns.rcode
+import pytest
+
+from stsguard.app import ingest_readers
+from stsguard.app.ingest_items import Item, items_in
+from stsguard.app.ingest_readers import ReaderProcess, read_chunks
+from stsguard.app.intake import build_rules
+from stsguard.config.load import load
+from stsguard.core.arrival import Via
+from stsguard.inbound.spool import SET_ASIDE, Spool
+from stsguard.store.received_schema import received_daily, received_intakes, received_reports
+from tests.integration.intake_site import IntakeSite, intake_site, keys, maildir
+from tests.integration.store.test_disk import needs_root
+from tests.lab.nameserver import respond
+from tests.received import policy, report_json
+from tests.report_mail import report_mail, signed_mail
+
+MANY = 450
+EX_TEMPFAIL = 75
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[IntakeSite]:
+    with intake_site(tmp_path / "site") as made:
+        yield made
+
+
+def numbered(number: int) -> bytes:
+    return report_json(policy(successes=number), report_id=f"r{number}")
+
+
+def as_mbox(path: Path, mails: list[bytes]) -> Path:
+    made = mailbox.mbox(path, create=True)
+    for mail in mails:
+        made.add(mail.replace(b"\r\n", b"\n"))
+    made.close()
+    return path
+
+
+def test_maildir_is_taken_in_and_moved_to_cur(site: IntakeSite, tmp_path: Path) -> None:
+    box = maildir(tmp_path / "mail", [signed_mail(numbered(number)) for number in range(3)])
+    before = datetime.now(UTC)
+    assert site.take_in(box)["new"] == 3
+    assert list((box / "new").iterdir()) == []
+    assert sorted(path.name for path in (box / "cur").iterdir()) == [f"177242000{n}.M{n}.host:2," for n in range(3)]
+    assert site.take_in(box)["items"] == 0
+    assert site.take_in(box / "cur") == site.take_in(box / "cur")  # known by now, whatever they are called
+    (counted,) = site.rows(received_daily)
+    assert (counted["reporter"], counted["reports"], counted["successes"]) == ("sender.example", 3, 0 + 1 + 2)
+    (first, *_) = site.rows(received_intakes)
+    assert (first["via"], first["dkim_status"], first["from_address"]) == ("file", "pass", "noreply@sender.example")
+    assert abs(first["received_at"] / 1e6 - before.timestamp()) < 100  # when the file was written
+
+
+def test_maildir_below_a_directory_is_found_with_its_folders(site: IntakeSite, tmp_path: Path) -> None:
+    maildir(tmp_path / "users" / "tls", [signed_mail(numbered(1))])
+    maildir(tmp_path / "users" / "tls" / ".Reports", [signed_mail(numbered(2))])
+    assert site.take_in(tmp_path / "users")["new"] == 2
+
+
+def test_every_form_is_read(site: IntakeSite, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.json", numbered(4))
+        file.writestr("b.json", numbered(5))
+    (given / "1.json").write_bytes(numbered(1))
+    (given / "2.json.gz").write_bytes(gzip.compress(numbered(2)))
+    (given / "3.eml").write_bytes(signed_mail(numbered(3)))
+    (given / "4.zip").write_bytes(archive.getvalue())
+    as_mbox(given / "5.mbox", [signed_mail(numbered(6)), signed_mail(numbered(7))])
+    (given / "no-name").write_bytes(signed_mail(numbered(8)))
+    (given / "README.txt").write_text("These are the reports of March.\n")
+    (given / ".hidden.json").write_bytes(numbered(9))
+    found = site.take_in(given)
+    assert (found["items"], found["new"], found["not_counted"], found["refused"]) == (7, 8, 4, 0)
+    standing = {row["report_id"]: row["standing"] for row in site.rows(received_reports)}
+    vouched = ("r3", "r6", "r7", "r8")
+    assert standing == {f"r{n}": "counted" if f"r{n}" in vouched else "unvouched" for n in range(1, 9)}
+
+
+def test_operator_may_vouch_for_files(site: IntakeSite, tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_bytes(numbered(1))
+    assert site.take_in(tmp_path / "1.json")["not_counted"] == 1
+    assert site.rows(received_daily) == []
+    assert site.take_in("--trusted", tmp_path / "1.json") | {"problems": []} == {
+        "items": 1,
+        "new": 1,
+        "duplicates": 0,
+        "conflicts": 0,
+        "not_counted": 0,
+        "known": 0,
+        "refused": 0,
+        "waiting_for_key": 0,
+        "unreadable": 0,
+        "problems": [],
+    }
+    assert [row["reporter"] for row in site.rows(received_daily)] == ["sender.example"]
+
+
+def test_mbox_keeps_signatures_whole_and_knows_when_each_mail_came(tmp_path: Path, site: IntakeSite) -> None:
+    mail = signed_mail(numbered(1))
+    path = tmp_path / "box"
+    from_line = b"From tls@sender.example Mon Mar  2 03:10:06 2026\n"
+    quoted = mail.replace(b"\r\n", b"\n")
+    path.write_bytes(from_line + quoted + b"\n" + b"From nobody\n" + quoted + b"\n")
+    first, second = items_in(path)
+    assert (first.octets, first.received_at) == (quoted, datetime(2026, 3, 2, 3, 10, 6, tzinfo=UTC))
+    assert second.octets == quoted
+    assert second.received_at == datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    assert site.take_in(path)["new"] == 1
+    assert [row["dkim_status"] for row in site.rows(received_intakes)] == ["pass"]
+
+
+def test_what_is_no_report_is_kept_with_its_reason_and_told(site: IntakeSite, tmp_path: Path) -> None:
+    (tmp_path / "spam.eml").write_bytes(b"Subject: hello\x1b[31m\r\n\r\nbuy\r\n")
+    (tmp_path / "bad.json").write_bytes(b'{"organization-name": "x')
+    done = site.ingest(tmp_path / "spam.eml", tmp_path / "bad.json")
+    assert done.returncode == 1
+    told = done.stderr.decode()
+    assert "spam.eml: no report in the mail" in told
+    assert "bad.json: " in told
+    assert done.stdout == b"2 taken in: 0 new reports, 0 duplicates, 2 with something that is no report (kept)\n"
+    kept = site.rows(received_intakes)
+    assert [(row["refused"], row["reports"]) for row in kept] == [(True, 0), (True, 0)]
+    assert zlib.decompress(kept[0]["raw"]) == b"Subject: hello\x1b[31m\r\n\r\nbuy\r\n"
+
+
+def test_foreign_domains_are_those_that_are_not_listed(tmp_path: Path) -> None:
+    with intake_site(tmp_path / "site", domains=["a.example"]) as site:
+        content = report_json(policy("mx.a.example"), policy("z.example"))
+        (tmp_path / "1.eml").write_bytes(signed_mail(content))
+        site.take_in(tmp_path / "1.eml")
+        assert [row["policy_domain"] for row in site.rows(received_daily)] == ["mx.a.example"]
+
+
+def test_key_that_can_t_be_looked_up_is_tried_again(tmp_path: Path) -> None:
+    answers = keys()
+    down = True
+
+    def handler(query: object, over_tcp: bool) -> object:
+        return [respond(query, rcode=dns.rcode.SERVFAIL)] if down else answers(query, over_tcp)  # type: ignore[arg-type] # one of the two it is
+
+    with intake_site(tmp_path / "site", handler=handler) as site:  # type: ignore[arg-type] # as above
+        box = maildir(tmp_path / "mail", [signed_mail(numbered(number)) for number in range(2)])
+        found = site.take_in(box)
+        assert (found["new"], found["not_counted"], found["waiting_for_key"]) == (2, 2, 2)
+        assert b"stsguard ingest --again" in site.ingest("--again").stderr
+        down = False
+        found = site.take_in("--again")
+        assert (found["new"], found["not_counted"], found["waiting_for_key"]) == (2, 0, 0)
+        assert site.take_in("--again")["items"] == 0
+        assert [row["reports"] for row in site.rows(received_daily)] == [2]
+        assert [row["standing"] for row in site.rows(received_reports)] == ["counted", "counted"]
+
+
+def test_many_are_read_by_processes_beside(site: IntakeSite, tmp_path: Path) -> None:
+    mails = [signed_mail(numbered(number)) for number in range(MANY)]
+    box = maildir(tmp_path / "mail", [*mails, b"Subject: none\r\n\r\n"])
+    found = site.take_in(box, code=1)
+    assert (found["items"], found["new"], found["refused"]) == (MANY + 1, MANY, 1)
+    assert list((box / "new").iterdir()) == []
+    (counted,) = site.rows(received_daily)
+    assert (counted["reports"], counted["successes"]) == (MANY, sum(range(MANY)))
+
+
+def test_database_that_can_t_be_used_leaves_everything_where_it_was(tmp_path: Path) -> None:
+    with intake_site(tmp_path / "site", url=f"sqlite:///{tmp_path}/missing/stsguard.db") as site:
+        box = maildir(tmp_path / "mail", [signed_mail(numbered(1))])
+        done = site.ingest(box)
+        assert done.returncode == 3
+        assert b"missing does not exist; what is not stored is where it was" in done.stderr
+        assert len(list((box / "new").iterdir())) == 1
+
+
+def test_database_that_fails_in_the_middle_of_many_ends_all_processes(site: IntakeSite, tmp_path: Path) -> None:
+    box = maildir(tmp_path / "mail", [signed_mail(numbered(number)) for number in range(MANY)])
+    site.take_in("--again")  # makes the database
+    database = site.directory / "stsguard.db"
+    subprocess.run([sys.executable, "-c", _BREAK, str(database)], check=True)
+    done = site.ingest(box)
+    assert done.returncode == 3, done.stderr
+    assert b"refused by the test" in done.stderr
+    assert len(list((box / "new").iterdir())) == MANY
+
+
+_BREAK = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+connection.execute(
+    "CREATE TRIGGER no BEFORE INSERT ON received_intakes BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
+)
+"""
+
+
+def test_one_that_the_database_does_not_take_does_not_stop_the_others(site: IntakeSite, tmp_path: Path) -> None:
+    site.take_in("--again")
+    script = _BREAK.replace("BEFORE INSERT ON received_intakes", "BEFORE INSERT ON received_reports").replace(
+        "BEGIN SELECT", "WHEN NEW.report_id = 'r1' BEGIN SELECT"
+    )
+    subprocess.run([sys.executable, "-c", script, site.directory / "stsguard.db"], check=True)
+    box = maildir(tmp_path / "mail", [signed_mail(numbered(number)) for number in range(3)])
+    found = site.take_in(box, code=1)
+    assert (found["new"], found["refused"]) == (2, 1)
+    assert "the database does not take it: " in found["problems"][0]
+    assert [row["reports"] for row in site.rows(received_daily)] == [2]
+
+
+def test_path_that_is_not_there_says_so(site: IntakeSite, tmp_path: Path) -> None:
+    done = site.ingest(tmp_path / "nothing")
+    assert (done.returncode, done.stderr.decode()) == (1, f"{tmp_path}/nothing: No such file or directory\n")
+    assert site.ingest().returncode == 2
+    assert site.ingest("--again", tmp_path).returncode == 2
+    assert site.ingest("-", tmp_path).returncode == 2
+
+
+def test_bar_is_shown_on_a_terminal_only(site: IntakeSite, tmp_path: Path) -> None:
+    box = maildir(tmp_path / "mail", [b"Subject: %d\r\n\r\n" % number for number in range(60)])
+    parent, child = pty.openpty()
+    command = [str(Path(sys.executable).with_name("stsguard")), "ingest", *site.options, str(box)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=child) as process:
+        os.close(child)
+        shown = b""
+        try:
+            while octets := os.read(parent, 65_536):
+                shown += octets
+        except OSError:
+            pass  # its other end is closed
+        process.wait(60)
+    os.close(parent)
+    assert b"taking in" in shown
+    assert b"100%" in shown
+    assert b"taking in" not in site.ingest(box / "cur").stderr
+
+
+# Standard input
+
+
+def spooled(site: IntakeSite) -> Spool:
+    spool = Spool(site.spool)
+    spool.prepare()
+    return spool
+
+
+def test_standard_input_is_put_into_the_spool_and_nowhere_else(site: IntakeSite) -> None:
+    spool = spooled(site)
+    done = site.ingest("-", "--recipient", "tls@a.example", "--client", "192.0.2.1", stdin=report_mail())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    with spool.reading() as reader:
+        (name,) = reader.pending()
+        entry = reader.load(name)
+    assert entry is not None
+    assert (entry.arrival.via, entry.arrival.recipient, entry.arrival.client) == (
+        Via.PIPE,
+        "tls@a.example",
+        "192.0.2.1",
+    )
+    assert entry.octets == report_mail()
+    assert datetime.now(UTC) - entry.arrival.received_at < timedelta(seconds=100)
+    assert not (site.directory / "stsguard.db").exists()
+
+
+def test_standard_input_that_can_t_be_kept_stays_with_the_mta(site: IntakeSite) -> None:
+    def refused() -> str:
+        done = site.ingest("-", stdin=report_mail())
+        assert (done.returncode, done.stdout) == (EX_TEMPFAIL, b"")
+        return done.stderr.decode()
+
+    assert refused() == f"the report can't be kept: {site.spool}: No such file or directory\n"
+    site.spool.touch()
+    assert "Not a directory" in refused()
+    site.spool.unlink()
+    spooled(site)
+    assert site.ingest("-", stdin=b"").returncode == EX_TEMPFAIL
+    (site.directory / "stsguard.toml").write_text("[intake]\nspol = 1\n")
+    assert "unknown key" in refused()
+    assert sorted(path.name for path in site.spool.iterdir()) == []
+
+
+# As the user of a pipe transport: in the group of the spool, or not; everything is imported before.
+AS_NOBODY = """
+import os, sys
+import stsguard.app.keeping, stsguard.cli.ingest, stsguard.config.load
+from stsguard.cli.main import main
+os.setgroups([65532] if sys.argv[1] == "member" else [])
+os.setgid(65534)
+os.setuid(65534)
+main(["--config", sys.argv[2], "ingest", "-"])
+"""
+
+
+@needs_root
+def test_pipe_transport_needs_no_more_than_the_group_of_the_spool() -> None:
+    with tempfile.TemporaryDirectory(prefix="stsguard-") as name:
+        public = Path(name)
+        public.chmod(0o711)
+        config = public / "stsguard.toml"
+        config.write_text(f'[intake]\nspool = "{public}/spool"\n')
+        spool = Spool(public / "spool")
+        spool.prepare()
+        os.chown(spool.directory, 65533, 65532)
+        spool.directory.chmod(0o3770)
+
+        def deliver(who: str) -> tuple[int, bytes]:
+            command = [sys.executable, "-c", AS_NOBODY, who, config]
+            done = subprocess.run(command, input=report_mail(), capture_output=True, check=False)
+            return done.returncode, done.stderr
+
+        assert deliver("member") == (0, b"")
+        assert len(spool.pending()) == 1
+        code, told = deliver("stranger")
+        assert (code, told) == (
+            EX_TEMPFAIL,
+            f"the report can't be kept: {spool.directory}: Permission denied\n".encode(),
+        )
+
+
+# The processes beside
+
+
+POISON = """
+import os
+from stsguard.app import ingest_reading, ingest_worker
+read = ingest_reading.ItemReader.read
+async def fatal(self, item):
+    if "poison" in item.label:
+        os._exit(9)
+    return await read(self, item)
+ingest_reading.ItemReader.read = fatal
+ingest_worker.main()
+"""
+
+
+async def test_mail_that_kills_its_reader_is_refused_and_no_other_is_lost(
+    site: IntakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_readers, "COMMAND", (sys.executable, "-c", POISON))
+    items = []
+    for name in ("1", "2", "poison", "4"):
+        path = tmp_path / name
+        path.write_bytes(signed_mail(numbered(1)))
+        items.append(Item(path, str(path)))
+    config = load(site.directory / "stsguard.toml")
+    found: ingest_readers.FoundQueue = asyncio.Queue()
+    await read_chunks(config, build_rules(config), iter([items]), found)
+    reasons: dict[str, tuple[str, ...]] = {}
+    while not found.empty():
+        for item, read in found.get_nowait():
+            assert read.intake is not None
+            reasons[item.path.name] = read.intake.refusals
+    assert reasons == {"1": (), "2": (), "poison": ("the process that read it died",), "4": ()}
+
+
+async def test_reader_ends_with_the_command(site: IntakeSite, tmp_path: Path) -> None:
+    config = load(site.directory / "stsguard.toml")
+    reader = ReaderProcess(config, build_rules(config))
+    (tmp_path / "1.json").write_bytes(numbered(1))
+    (read,) = await reader.read_some([Item(tmp_path / "1.json", "1.json")])
+    assert read.intake is not None
+    assert len(read.intake.documents) == 1
+    assert await reader.read_some([Item(tmp_path / "2.json", "2.json")]) == [
+        type(read)(None, "No such file or directory")
+    ]
+    await reader.close()
+    await reader.close()
+
+
+def test_json_output_is_one_object(site: IntakeSite, tmp_path: Path) -> None:
+    done = site.ingest("--json", tmp_path / "nothing")
+    assert (done.returncode, json.loads(done.stdout)) == (
+        1,
+        {"error": f"{tmp_path}/nothing: No such file or directory"},
+    )
+    assert not (site.spool / SET_ASIDE).exists()
