@@ -7,7 +7,7 @@ own resolver, never by dkimpy's. It is done when a mail comes, since keys and si
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ _UNUSABLE = frozenset({LookupReason.MALFORMED, LookupReason.CNAME_LOOP})  # aski
 class TxtLookup(Protocol):
     """The part of `ports.Resolver` that is needed here."""
 
-    async def lookup_txt(self, name: Domain) -> Answer[bytes]:
+    def lookup_txt(self, name: Domain) -> Awaitable[Answer[bytes]]:
         """TXT records, strings joined; raises LookupFailed only."""
 
 
