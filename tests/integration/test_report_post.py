@@ -1,227 +1,382 @@
-"""Reports by HTTPS POST (RFC 8460 §5.4): what is taken and lies in the spool, what is refused, and in what bounds."""
+"""Submitting reports to a real HTTPS server on loopback: what is sent, what counts, what is bounded, and where to."""
 
 import asyncio
 import gzip
-import json
-import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+import httpx
 import pytest
+import uvloop
 
-from stsguard.adapters.clock import SystemClock
-from stsguard.core.arrival import Arrival, Via
-from stsguard.core.errors import SpoolFailed, SpoolFull
-from stsguard.core.tlsrpt_report import MEDIA_TYPE_GZIP, MEDIA_TYPE_JSON
-from stsguard.core.unpack import Limits
-from stsguard.inbound import report_post
-from stsguard.inbound.report_post import BURST, READING_OF_ONE, ReportPost
-from stsguard.inbound.spool import Spool
-from tests.integration.policy_hosting import PATH, PolicyHostAt, parse, policy_host, request
-from tests.unit.hosting import HostingStore, hosted
+from stsguard import __version__
+from stsguard.adapters.report_post import MAX_TEXT_LENGTH, POSTS, HttpsReportPoster
+from stsguard.core.addresses import AddressGuard
+from stsguard.core.errors import DeliveryFailed, LookupReason, OperatorError
+from stsguard.core.tlsrpt_report import MEDIA_TYPE_GZIP, compress, parse_report, to_json
+from tests.lab.ca import IssuedCertificate, ThrowAwayCA
+from tests.lab.fetching import Addresses
+from tests.lab.https_server import Answer, drip, flood, say, say_and_cut, say_and_stall
+from tests.reports import EXPIRED, STS, report, row
 
-REPORTS = "/reports"
-LIMIT = 100_000
-JSON = json.dumps({"organization-name": "Example Inc.", "policies": []}).encode()
-GZIP = gzip.compress(JSON)
-TWICE = gzip.compress(gzip.compress(b"{" + b" " * 3 * LIMIT))
-
-
-@asynccontextmanager
-async def hosting(
-    tmp_path: Path, spool: object = None, *, request_seconds: float = 10.0
-) -> AsyncIterator[PolicyHostAt]:
-    kept = Spool(tmp_path / "spool")
-    kept.prepare()
-    application = ReportPost(spool or kept, SystemClock(), Limits(LIMIT, 2 * LIMIT))  # type: ignore[arg-type]
-    store = HostingStore(hosted("a.example"))
-    async with policy_host(
-        tmp_path, store, elsewhere={REPORTS: application}, request_seconds=request_seconds
-    ) as running:
-        yield running
+HOST = "reports.example.test"
+REPORT = report(row(STS, 5326, 303, {EXPIRED: 303}))
+BODY = compress(to_json(REPORT))
+OK = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 
 
-def post(body: bytes = GZIP, media_type: str = MEDIA_TYPE_GZIP, *fields: str, length: int | None = None) -> bytes:
-    size = len(body) if length is None else length
-    head = request(
-        REPORTS, "mta-sts.a.example", f"Content-Type: {media_type}", f"Content-Length: {size}", *fields, method="POST"
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> ThrowAwayCA:
+    return ThrowAwayCA(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def good(ca: ThrowAwayCA) -> IssuedCertificate:
+    return ca.issue([HOST])
+
+
+def status(code: int, *headers: str) -> bytes:
+    return "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {code} X", "Content-Length: 0", *headers, "")).encode()
+
+
+class Endpoint:
+    """Reads requests with their bodies, one on a connection, and gives `answers` in turn, the last again and again."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.heads: list[list[str]] = []
+        self.bodies: list[bytes] = []
+        self.server_names: list[str | None] = []
+        self.port = 0
+        self._answers = answers
+
+    @property
+    def url(self) -> str:
+        return f"https://{HOST}:{self.port}/v1/tlsrpt?domain=example.net"
+
+    @asynccontextmanager
+    async def running(self, certificate: IssuedCertificate) -> AsyncIterator["Endpoint"]:
+        """Serve on loopback with this certificate."""
+        context = certificate.server_context()
+        context.sni_callback = lambda _tls, name, _context: self.server_names.append(name)
+        writers: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            with suppress(OSError, asyncio.IncompleteReadError):
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+                [length] = [line.partition(":")[2] for line in head if line.lower().startswith("content-length:")]
+                self.bodies.append(await reader.readexactly(int(length)))
+                self.heads.append(head)
+                await self._answers[min(len(self.heads), len(self._answers)) - 1](writer)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in writers:
+                writer.transport.abort()
+
+
+def poster(
+    ca: ThrowAwayCA,
+    resolver: Addresses | None = None,
+    *,
+    allow: bool = True,
+    timeout_seconds: float = 30.0,
+    accept_unverified_endpoints: bool = False,
+) -> HttpsReportPoster:
+    return HttpsReportPoster(
+        resolver or Addresses(),
+        AddressGuard(allow),
+        ca_file=ca.ca_file,
+        timeout_seconds=timeout_seconds,
+        accept_unverified_endpoints=accept_unverified_endpoints,
     )
-    return head + body
 
 
-def spooled(tmp_path: Path) -> list[tuple[Arrival, bytes]]:
-    with Spool(tmp_path / "spool").reading() as reader:
-        entries = [reader.load(name) for name in reader.pending()]
-    return [(entry.arrival, entry.octets) for entry in entries if entry is not None]
+async def failed(
+    ca: ThrowAwayCA, certificate: IssuedCertificate, answer: Answer, *, timeout_seconds: float = 30.0
+) -> DeliveryFailed:
+    """How a submission to an endpoint with `certificate` that answers so fails."""
+    async with Endpoint(answer).running(certificate) as endpoint:
+        with pytest.raises(DeliveryFailed) as caught:
+            await poster(ca, timeout_seconds=timeout_seconds).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    assert caught.value.text.isprintable()
+    assert len(caught.value.text) <= MAX_TEXT_LENGTH
+    return caught.value
 
 
-@pytest.mark.parametrize(
-    ("body", "media_type", "fields", "kept"),
-    [
-        (GZIP, MEDIA_TYPE_GZIP, [], GZIP),
-        (JSON, MEDIA_TYPE_JSON, [], JSON),
-        (JSON, f"{MEDIA_TYPE_JSON}; charset=utf-8", ["Content-Encoding: identity"], JSON),
-        (GZIP, MEDIA_TYPE_JSON, ["Content-Encoding: gzip"], GZIP),
-        (GZIP, MEDIA_TYPE_GZIP.upper(), ["Content-Encoding: gzip"], GZIP),  # says it twice, did it once
-        (gzip.compress(GZIP), MEDIA_TYPE_GZIP, ["Content-Encoding: GZIP"], GZIP),
-        (JSON, MEDIA_TYPE_GZIP, [], JSON),  # seen in the wild: plain JSON called gzip
-    ],
-)
-async def test_rfc8460_5_4_a_report_is_in_the_spool_when_it_is_answered(
-    tmp_path: Path, body: bytes, media_type: str, fields: Sequence[str], kept: bytes
+# What is sent
+
+
+async def test_rfc8460_5_4_the_request(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    resolver, before = Addresses(), POSTS.value("accepted")
+    async with Endpoint(say(OK)).running(good) as endpoint:
+        await poster(ca, resolver).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    [head], [body] = endpoint.heads, endpoint.bodies
+    assert head[0] == "POST /v1/tlsrpt?domain=example.net HTTP/1.1"
+    fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    assert fields == {
+        "host": f"{HOST}:{endpoint.port}",
+        "content-type": "application/tlsrpt+gzip",
+        "content-length": str(len(BODY)),
+        "user-agent": f"stsguard/{__version__}",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "connection": "close",
+    }
+    assert parse_report(gzip.decompress(body)) == REPORT
+    assert endpoint.server_names == [HOST]
+    assert resolver.asked == [HOST]
+    assert POSTS.value("accepted") == before + 1
+
+
+async def test_rfc8460_5_4_500_twice_then_201(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    async with Endpoint(say(status(500)), say(status(500)), say(OK)).running(good) as endpoint:
+        reports = poster(ca)
+        for _ in range(2):
+            with pytest.raises(DeliveryFailed, match="the answer was 500") as caught:
+                await reports.post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+            assert caught.value.temporary
+        await reports.post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    assert endpoint.bodies == [BODY] * 3
+
+
+def test_under_uvloop(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    async def run() -> None:
+        async with Endpoint(say(OK)).running(good) as endpoint:
+            await poster(ca).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+        assert (await failed(ca, good, say_and_stall(b""), timeout_seconds=0.5)).text == "no answer within 0.5 s"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+async def test_no_environment_leads_elsewhere(
+    ca: ThrowAwayCA, good: IssuedCertificate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with hosting(tmp_path) as at:
-        status, _, text = parse(await at.talk(post(body, media_type, *fields)))
-        assert (status, text) == (201, b"The report has been taken in.\n")
-        ((arrival, octets),) = spooled(tmp_path)
-    assert octets == kept
-    assert (arrival.via, arrival.client, arrival.is_mail) == (Via.HTTPS, "127.0.0.1", False)
-    assert arrival.media_type == media_type.partition(";")[0].lower()
+    for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with Endpoint(say(OK)).running(good) as endpoint:
+        await poster(ca).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
 
 
-async def test_a_chunked_body(tmp_path: Path) -> None:
-    async with hosting(tmp_path) as at:
-        head = request(
-            REPORTS,
-            "mta-sts.a.example",
-            f"Content-Type: {MEDIA_TYPE_GZIP}",
-            "Transfer-Encoding: chunked",
-            method="POST",
-        )
-        chunks = b"".join(b"1\r\n%c\r\n" % octet for octet in GZIP) + b"0\r\n\r\n"
-        assert parse(await at.talk(head + chunks))[0] == 201
-        assert [octets for _, octets in spooled(tmp_path)] == [GZIP]
-        endless = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
-        assert parse(await at.talk(head + 2 * endless))[0] == 413
+# What an answer means
 
 
-async def test_a_client_that_asks_first(tmp_path: Path) -> None:
-    async with hosting(tmp_path) as at:
-        head = post(GZIP, MEDIA_TYPE_GZIP, "Expect: 100-continue")
-        assert (await at.talk(head)).startswith(b"HTTP/1.1 100 ")
-        assert len(spooled(tmp_path)) == 1
+@pytest.mark.parametrize("code", [200, 201, 202, 204, 226])
+async def test_rfc8460_5_4_every_2xx_is_success(ca: ThrowAwayCA, good: IssuedCertificate, code: int) -> None:
+    async with Endpoint(say(status(code))).running(good) as endpoint:
+        await poster(ca).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
 
 
-@pytest.mark.parametrize(
-    ("sent", "status", "reason"),
-    [
-        (request(REPORTS), 405, b"POST"),
-        (post(b"<html>", MEDIA_TYPE_JSON), 400, b"This is no report: neither JSON, gzip nor zip: it begins with"),
-        (post(b""), 400, b"it is empty"),
-        (post(GZIP[:2] + b"rubbish"), 400, b"broken gzip"),
-        (post(gzip.compress(GZIP)), 400, b"packed twice"),
-        (post(gzip.compress(b"{" + b" " * 3 * LIMIT)), 400, b"more than 200000 bytes in gzip"),
-        (post(TWICE, MEDIA_TYPE_GZIP, "Content-Encoding: gzip"), 400, b"more than"),
-        (post("{€".encode(), MEDIA_TYPE_JSON, "Content-Encoding: br"), 415, b"Content-Encoding"),
-        (post(JSON, "application/json"), 415, b"application/tlsrpt+gzip or application/tlsrpt+json"),
-        (post(JSON, ""), 415, b"Content-Type"),
-        (post(b"", length=LIMIT + 1), 413, b"100000 bytes"),
-    ],
-)
-async def test_what_is_refused_is_told_why(tmp_path: Path, sent: bytes, status: int, reason: bytes) -> None:
-    async with hosting(tmp_path) as at:
-        answer = parse(await at.talk(sent))
-        assert answer[0] == status
-        assert reason in answer[2]
-        assert answer[1]["connection"] == "close"
-        assert spooled(tmp_path) == []
-        assert parse(await at.talk(request(PATH)))[0] == 200, "policies are served as before"
+@pytest.mark.parametrize("code", [300, 304, 400, 403, 404, 413, 415, 429, 500, 503, 599])
+async def test_rfc8460_5_4_other_answers_are_to_be_retried(ca: ThrowAwayCA, good: IssuedCertificate, code: int) -> None:
+    exc = await failed(ca, good, say(status(code)))
+    assert exc.temporary
+    assert f"the answer was {code}" in exc.text
 
 
-async def test_a_body_that_ends_early_is_not_kept(tmp_path: Path) -> None:
-    async with hosting(tmp_path) as at:
-        reader, writer = await asyncio.open_unix_connection(str(at.unix))
-        writer.write(post(GZIP, length=len(GZIP) + 1))
-        writer.write_eof()
-        await reader.read()
-        writer.close()
-        assert spooled(tmp_path) == []
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(ca: ThrowAwayCA, good: IssuedCertificate, code: int) -> None:
+    async with (
+        Endpoint(say(OK)).running(good) as elsewhere,
+        Endpoint(say(status(code, f"Location: {elsewhere.url}"))).running(good) as endpoint,
+    ):
+        with pytest.raises(DeliveryFailed, match=f"the answer was {code}, a redirect"):
+            await poster(ca).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    assert len(endpoint.bodies) == 1
+    assert elsewhere.bodies == []
 
 
-async def test_over_plain_http_only_from_the_web_server_in_front(tmp_path: Path) -> None:
-    async with hosting(tmp_path) as at:
-        forwarded = post(GZIP, MEDIA_TYPE_GZIP, "X-Forwarded-For: 198.51.100.7, 192.0.2.9")
-        assert parse(await at.talk_plainly(forwarded, unix=True))[0] == 201
-        assert parse(await at.talk_plainly(post()))[0] == 201
-        assert [arrival.client for arrival, _ in spooled(tmp_path)] == ["192.0.2.9", "127.0.0.1"]
+async def test_an_interim_answer_is_none(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    async with Endpoint(say(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)).running(good) as endpoint:
+        await poster(ca).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
 
 
-async def test_one_client_gets_only_so_much_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_post, "RATE", 1e-6)
-    async with hosting(tmp_path) as at:
-
-        async def by(address: str, body: bytes = b"{}") -> int:
-            sent = post(body, MEDIA_TYPE_JSON, f"X-Forwarded-For: {address}")
-            answer = parse(await at.talk_plainly(sent, unix=True))
-            assert (answer[0] == 429) == ("retry-after" in answer[1])
-            return answer[0]
-
-        for _ in range(int(BURST) - 1):  # what its octets cost beside is less than one
-            assert await by("192.0.2.1") == 201
-        assert [await by("192.0.2.1") for _ in range(2)][-1] == 429
-        assert await by("192.0.2.2") == 201
-        large = b"{" + os.urandom(LIMIT - 1).hex().encode()[: LIMIT - 1]
-        answers = [await by(f"2001:db8::{number:x}", large) for number in range(1, 201)]  # one /64 is one client
-        assert answers[0] == 201
-        assert answers[-1] == 429
-        assert answers.index(429) == sorted(answers).index(429)
-        assert answers.count(201) < 100, "size counts as well"
+# What is bounded
 
 
-async def test_slow_ones_keep_nobody_else_out(tmp_path: Path) -> None:
-    async with hosting(tmp_path) as at:
-        slow = []
-        for _ in range(READING_OF_ONE):
-            reader, writer = await asyncio.open_unix_connection(str(at.unix))
-            writer.write(post(GZIP, MEDIA_TYPE_GZIP, "X-Forwarded-For: 192.0.2.1", "Expect: 100-continue", length=9999))
-            await reader.readuntil(b"\r\n\r\n")
-            slow.append(writer)
-        refused = parse(await at.talk_plainly(post(GZIP, MEDIA_TYPE_GZIP, "X-Forwarded-For: 192.0.2.1"), unix=True))
-        assert (refused[0], refused[1]["retry-after"]) == (503, "5")
-        assert parse(await at.talk(post()))[0] == 201
-        for writer in slow:
-            writer.close()
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nX: "])
+async def test_silence_is_bounded(ca: ThrowAwayCA, good: IssuedCertificate, said: bytes) -> None:
+    exc = await failed(ca, good, say_and_stall(said), timeout_seconds=0.5)
+    assert exc.temporary
+    assert exc.text == "no answer within 0.5 s"
 
 
-async def test_a_large_report_gets_more_time_than_a_policy(tmp_path: Path) -> None:
-    async with hosting(tmp_path, request_seconds=1.0) as at:
-        reader, writer = await asyncio.open_unix_connection(str(at.unix))
-        sent = post()
-        writer.write(sent[:-1])
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(3.0):  # past the second, and past the sweep after it
-                await reader.read(1)
-        writer.write(sent[-1:])
-        assert parse(await reader.read())[0] == 201
-        writer.close()
+async def test_a_server_that_drips_is_bounded_as_a_whole(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    exc = await failed(ca, good, drip(b"HTTP/1.1 200 OK\r\nX: ", again=b"x", seconds=0.01), timeout_seconds=0.5)
+    assert exc.text == "no answer within 0.5 s"
 
 
-class Failing:
-    """A spool that fails."""
+async def test_a_stall_in_the_look_up_is_bounded(ca: ThrowAwayCA) -> None:
+    with pytest.raises(DeliveryFailed, match="no answer within"):
+        await poster(ca, Addresses(stalls=True), timeout_seconds=0.1).post(f"https://{HOST}/", BODY, MEDIA_TYPE_GZIP)
 
-    def __init__(self, fault: Exception) -> None:
-        self._fault = fault
 
-    def add(self, _arrival: Arrival, _octets: bytes) -> str:
-        raise self._fault
+async def test_a_huge_response_is_not_read(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\nContent-Encoding: gzip\r\n\r\n"
+    async with Endpoint(flood(head, again=b"x" * 65536)).running(good) as endpoint:
+        await poster(ca).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    exc = await failed(ca, good, flood(head.replace(b"200 OK", b"500 No"), again=b"x" * 65536))
+    assert exc.text == "the answer was 500"
+
+
+async def test_an_endless_header_is_not_kept(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    exc = await failed(ca, good, flood(b"HTTP/1.1 200 OK\r\n", again=b"X: " + b"x" * 1000 + b"\r\n"))
+    assert exc.temporary
 
 
 @pytest.mark.parametrize(
-    ("fault", "status"),
+    "answer",
     [
-        (SpoolFailed("/spool: Permission denied"), 503),
-        (SpoolFull("/spool: its disk is full, or nearly so"), 503),
-        (SpoolFull("/spool: too large", temporary=False), 413),
-        (ZeroDivisionError("a bug"), 500),
+        say(b""),
+        say_and_cut(b""),
+        say_and_cut(b"HTTP/1.1 200"),
+        say(b"SSH-2.0-x\r\n\r\n"),
+        say(b"HTTP/1.1 99999 OK\r\n\r\n"),
+        say(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"),
+        say(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"),
+        say(b"\x00\xff\r\n\r\n"),
     ],
 )
-async def test_what_can_not_be_kept_is_not_called_taken(
-    tmp_path: Path, fault: Exception, status: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with hosting(tmp_path, Failing(fault)) as at:
-        answer = parse(await at.talk(post()))
-        assert answer[0] == status
-        assert b"spool" not in answer[2], "where it lies is nobody's business"
-        assert ("retry-after" in answer[1]) == (status == 503)
-        assert (status == 413) or caplog.records
+async def test_nonsense_is_no_answer(ca: ThrowAwayCA, good: IssuedCertificate, answer: Answer) -> None:
+    assert (await failed(ca, good, answer)).temporary
+
+
+# To whom
+
+
+@pytest.mark.parametrize("kind", ["another name", "unknown CA", "self-signed"])
+async def test_certificates_are_verified(ca: ThrowAwayCA, kind: str) -> None:
+    certificate = {
+        "another name": lambda: ca.issue(["other.test"]),
+        "unknown CA": lambda: ThrowAwayCA(ca.directory / "unknown").issue([HOST]),
+        "self-signed": lambda: ca.issue([HOST], self_signed=True),
+    }[kind]()
+    exc = await failed(ca, certificate, say(OK))
+    assert exc.temporary
+    assert "its certificate is not valid" in exc.text
+    # RFC 8460 §3: "Report submitters MAY ignore certificate validation errors"; only where it is configured.
+    async with Endpoint(say(OK)).running(certificate) as endpoint:
+        await poster(ca, accept_unverified_endpoints=True).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+
+
+async def test_refused_addresses_are_not_connected_to(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    async with Endpoint(say(OK)).running(good) as endpoint:
+        for url in (
+            endpoint.url,
+            f"https://127.0.0.1:{endpoint.port}/",
+            f"https://[::ffff:127.0.0.1]:{endpoint.port}/",
+        ):
+            with pytest.raises(DeliveryFailed, match=r"no connection there: .*loopback") as caught:
+                await poster(ca, allow=False).post(url, BODY, MEDIA_TYPE_GZIP)
+            assert not caught.value.temporary
+    assert endpoint.server_names == []
+
+
+async def test_only_permitted_addresses_are_connected_to(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    """One address of a name is refused, the other is taken: the address that was judged is the one connected to."""
+    resolver = Addresses((ip_address("10.0.0.1"), ip_address("127.0.0.1")))
+    guard = AddressGuard([ip_network("127.0.0.0/8")])
+    async with Endpoint(say(OK)).running(good) as endpoint:
+        reports = HttpsReportPoster(resolver, guard, ca_file=ca.ca_file, timeout_seconds=30)
+        await reports.post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    assert len(endpoint.bodies) == 1
+    assert resolver.asked == [HOST]
+
+
+async def test_the_next_address_is_tried_where_one_refuses(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    resolver = Addresses((ip_address("127.0.0.2"), ip_address("127.0.0.1")))
+    async with Endpoint(say(OK)).running(good) as endpoint:
+        await poster(ca, resolver).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    assert len(endpoint.bodies) == 1
+
+
+async def test_nobody_listens(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    async with Endpoint(say(OK)).running(good) as endpoint:
+        resolver = Addresses((ip_address("127.0.0.2"),))
+        with pytest.raises(DeliveryFailed, match=r"127\.0\.0\.2 port \d+: ") as caught:
+            await poster(ca, resolver).post(endpoint.url, BODY, MEDIA_TYPE_GZIP)
+    assert caught.value.temporary
+
+
+@pytest.mark.parametrize("failure", LookupReason)
+async def test_failed_look_ups(ca: ThrowAwayCA, failure: LookupReason) -> None:
+    with pytest.raises(DeliveryFailed, match=failure.value) as caught:
+        await poster(ca, Addresses(failure=failure)).post(f"https://{HOST}/", BODY, MEDIA_TYPE_GZIP)
+    assert caught.value.temporary
+
+
+async def test_name_without_an_address(ca: ThrowAwayCA) -> None:
+    with pytest.raises(DeliveryFailed, match="has no address") as caught:
+        await poster(ca, Addresses(())).post(f"https://{HOST}/", BODY, MEDIA_TYPE_GZIP)
+    assert caught.value.temporary
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "mailto:a@example.net",
+        "http://reports.example.test/",
+        "https:///path",
+        "https:path",
+        "https://user:password@reports.example.test/",
+        "https://reports..example.test/",
+        "https://reports.example.test:99999/",
+        "https://reports.example.test:0x50/",
+        "https://[::1/",
+        "https://a b/",
+        "https://reports.example.test/\r\nX: y",
+        "https://" + "a." * 200 + "test/",
+        "https://reports.example.test/" + "x" * 3000,
+    ],
+)
+async def test_urls_that_cannot_be_used(ca: ThrowAwayCA, url: str) -> None:
+    resolver = Addresses()
+    with pytest.raises(DeliveryFailed) as caught:
+        await poster(ca, resolver).post(url, BODY, MEDIA_TYPE_GZIP)
+    assert not caught.value.temporary
+    assert caught.value.text.isprintable()
+    assert resolver.asked == []
+
+
+@pytest.mark.parametrize(
+    ("written", "target"),
+    [("", "/"), ("/a%2Cb%21?c=%20d#e", "/a%2Cb%21?c=%20d"), ("?x", "/?x"), ("/a/../b", "/b")],
+)
+async def test_the_path_stays_as_published(ca: ThrowAwayCA, good: IssuedCertificate, written: str, target: str) -> None:
+    async with Endpoint(say(OK)).running(good) as endpoint:
+        await poster(ca).post(f"https://{HOST}:{endpoint.port}{written}", BODY, MEDIA_TYPE_GZIP)
+    assert endpoint.heads[0][0] == f"POST {target} HTTP/1.1"
+
+
+def test_ca_file_that_holds_none(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("nothing")
+    for name in ("empty.pem", "absent.pem"):
+        with pytest.raises(OperatorError, match=name):
+            HttpsReportPoster(Addresses(), AddressGuard(), ca_file=tmp_path / name)
+
+
+def test_the_systems_ca_certificates_are_the_default() -> None:
+    HttpsReportPoster(Addresses(), AddressGuard())
+
+
+def test_no_exception_of_httpx_is_unmapped() -> None:
+    """What a request can raise is an HTTPError, a StreamError or an InvalidURL; the poster turns these into its own."""
+    kinds = [kind for kind in vars(httpx).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    mapped = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, httpx.CookieConflict)  # there are no cookies
+    assert len(kinds) > 10
+    assert [kind for kind in kinds if not issubclass(kind, mapped)] == []
+
+
+def test_httpx_is_loaded_only_to_post() -> None:
+    code = "import sys, stsguard.adapters.report_post; sys.exit('httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
