@@ -9,23 +9,11 @@ from stsguard.core.postfix_log import LogReader
 from stsguard.core.session import Session
 
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
-
-
 MX = "mx1.example.net[192.0.2.1]"
-
-
 MX2 = "mx2.example.net[192.0.2.2]"
-
-
 CIPHER = "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"
-
-
 UNVERIFIED = "deferred (Server certificate not verified)"
-
-
 HANDSHAKE = "deferred (Cannot start TLS: handshake failure)"
-
-
 SENT = "sent (250 2.0.0 Ok: queued as 4cbdb56t4M)"
 
 
@@ -95,11 +83,7 @@ def failure(text: str, domain: str = "example.com", mx: str = "mx1.example.net")
 
 
 SUCCESS = "success example.com mx1.example.net"
-
-
 PLAIN = "plaintext example.com mx1.example.net"
-
-
 NO_STARTTLS = failure("starttls-not-supported")
 
 

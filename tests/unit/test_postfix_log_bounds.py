@@ -329,8 +329,6 @@ def test_remembered_names_are_bounded() -> None:
 
 # Minutes from a moment on; summer time ended in Berlin at the first.
 STARTS = (datetime(2025, 10, 25, 23, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 12, 31, tzinfo=UTC))
-
-
 STAMPS = st.builds(
     lambda start, minutes, seconds: f"{start + timedelta(minutes=minutes):%b %e %H:%M}:{seconds:02}",
     st.sampled_from(STARTS),

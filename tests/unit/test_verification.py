@@ -1,170 +1,33 @@
 """Background verification of MX hosts: when it probes, what it believes, and what it never does too often."""
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from dataclasses import replace
 
 import pytest
 
 from stsguard.core.dane import MxHost, TlsaRecord, TlsaStatus
 from stsguard.core.errors import ResultType
-from stsguard.core.mxcheck import CertificateFacts, MxProbe
-from stsguard.discovery import verification
-from stsguard.discovery.supervisor import crashes
-from stsguard.discovery.verification import FINDING_INTERVALS, MAX_ADDRESSES, MxVerifier
+from stsguard.discovery.verification import FINDING_INTERVALS
 from stsguard.names import Domain
-from stsguard.ports import IPAddress
+from tests.unit.probing import (
+    ADDRESS,
+    ADDRESS2,
+    GOOD,
+    HOUR,
+    MISMATCH,
+    MX,
+    MX2,
+    SILENT,
+    Bench,
+    Shown,
+    facts,
+    mx,
+)
 
-MX, MX2, MX3 = Domain("mx.example.com"), Domain("mx2.example.com"), Domain("mx3.example.com")
-ADDRESS, ADDRESS2 = ip_address("192.0.2.1"), ip_address("2001:db8::1")
-START = datetime(2026, 5, 4, tzinfo=UTC)
-HOUR = 3600.0
-
-
-@dataclass
-class HandClock:
-    """Time stands still until it is moved."""
-
-    seconds: float = 1000.0
-
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-
-def facts(*dns_names: str, sha256: str = "00") -> CertificateFacts:
-    return CertificateFacts("CN=x", "CN=ca", None, dns_names, START, START, sha256)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a host shows of itself."""
-
-    result_type: ResultType | None = None
-    certificate: CertificateFacts | None = None
-    trusted: bool = True
-    inconclusive: bool = False
-
-
-GOOD = Shown(certificate=facts(MX))
-MISMATCH = Shown(ResultType.CERTIFICATE_HOST_MISMATCH, facts("wrong.example"))
 EXPIRED = Shown(ResultType.CERTIFICATE_EXPIRED, facts(MX), trusted=False)
-SILENT = Shown(inconclusive=True)
-
-
-@dataclass
-class FakeProber:
-    """Shows what `hosts` says, GOOD by default, and remembers who was probed at what time."""
-
-    clock: HandClock
-    hosts: dict[Domain | IPAddress, Shown] = field(default_factory=dict)
-    calls: list[tuple[Domain, IPAddress]] = field(default_factory=list)
-    arguments: list[tuple[tuple[TlsaRecord, ...], tuple[Domain, ...]]] = field(default_factory=list)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    running: list[IPAddress] = field(default_factory=list)
-    most: int = 0
-    broken: set[Domain] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.gate.set()
-
-    async def probe(
-        self,
-        mx_hostname: Domain,
-        address: IPAddress,
-        tlsa: Sequence[TlsaRecord],
-        *,
-        reference_identifiers: Sequence[Domain] = (),
-    ) -> MxProbe:
-        assert address not in self.running, "two connections to one address at a time"
-        self.calls.append((mx_hostname, address))
-        self.arguments.append((tuple(tlsa), tuple(reference_identifiers)))
-        self.running.append(address)
-        self.most = max(self.most, len(self.running))
-        try:
-            await self.gate.wait()
-            if mx_hostname in self.broken:
-                raise RuntimeError("a fault of ours")
-        finally:
-            self.running.remove(address)
-        shown = self.hosts.get(address) or self.hosts.get(mx_hostname, GOOD)
-        return MxProbe(
-            mx_hostname=mx_hostname,
-            address=address,
-            at=self.clock.now(),
-            tls=not shown.inconclusive,
-            trusted=shown.trusted and not shown.inconclusive,
-            result_type=shown.result_type,
-            failure_reason_code="",
-            inconclusive=shown.inconclusive,
-            dane_matched=None,
-            certificate=shown.certificate,
-        )
-
-
-def mx(*names: Domain, addresses: Iterable[IPAddress] = (ADDRESS,)) -> list[MxHost]:
-    return [MxHost(name, 10, TlsaStatus.ABSENT, tuple(addresses)) for name in names]
-
-
-class Bench:
-    """A verifier with everything it needs, and the list of what it told."""
-
-    def __init__(
-        self, *, random: float = 0.5, enabled: bool = True, concurrency: int = 8, max_hosts: int = 100
-    ) -> None:
-        self.clock = HandClock()
-        self.prober = FakeProber(self.clock)
-        self.verifier = MxVerifier(
-            self.prober,
-            self.clock,
-            enabled=enabled,
-            random=lambda: random,
-            interval_seconds=HOUR,
-            concurrency=concurrency,
-            max_hosts=max_hosts,
-        )
-        self.told: list[Domain] = []
-        self.verifier.on_change = self.told.append
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.verifier.run())
-        try:
-            await self.settled()
-            yield
-            assert not task.done()
-        finally:
-            self.prober.gate.set()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    async def settled(self) -> None:
-        """Let everything run that needs neither time nor a gate."""
-        for _turn in range(50):
-            await asyncio.sleep(0)
-
-    async def ask(self, hosts: Sequence[MxHost]) -> int:
-        """Request verification of `hosts`; how many probes that made."""
-        before = len(self.prober.calls)
-        self.verifier.request(hosts)
-        await self.settled()
-        return len(self.prober.calls) - before
-
-    async def after(self, seconds: float) -> int:
-        """Let time go by without anyone asking for a host; how many probes that made."""
-        self.clock.seconds += seconds
-        return await self.ask([])
 
 
 # When it probes
-
-
 async def test_each_address_of_each_host_is_probed_with_its_evidence() -> None:
     bench = Bench()
     record = TlsaRecord(3, 1, 1, b"1" * 32)
@@ -289,8 +152,6 @@ async def test_a_failed_session_with_an_unknown_host_is_nothing() -> None:
 
 
 # What it believes
-
-
 async def test_a_good_host_is_believed_at_once() -> None:
     bench = Bench()
     async with bench.running():
@@ -465,247 +326,3 @@ async def test_verdicts_are_those_that_there_are() -> None:
         await bench.ask(mx(MX))
     assert set(bench.verifier.verdicts(mx(MX, MX2))) == {MX}
     assert bench.verifier.results(MX2) == ()
-
-
-# Addresses
-
-
-async def test_an_address_that_dns_no_longer_names_is_forgotten_after_an_hour() -> None:
-    bench = Bench()
-    bench.prober.hosts[ADDRESS] = MISMATCH
-    async with bench.running():
-        await bench.ask(mx(MX, addresses=[ADDRESS]))
-        await bench.ask(mx(MX, addresses=[ADDRESS2]))
-        assert len(bench.verifier.results(MX)) == 2
-        bench.clock.seconds += HOUR
-        await bench.ask(mx(MX, addresses=[ADDRESS2]))
-    assert [probe.address for probe in bench.verifier.results(MX)] == [ADDRESS2]
-
-
-async def test_a_host_of_ever_new_addresses_is_probed_at_a_few_an_hour() -> None:
-    bench = Bench()
-    async with bench.running():
-        for number in range(50):
-            await bench.ask(mx(MX, addresses=[ip_address(f"192.0.2.{number}")]))
-    assert len(bench.prober.calls) == MAX_ADDRESSES
-
-
-# What it never does too often, or at once
-
-
-async def test_concurrency_is_bounded() -> None:
-    bench = Bench(concurrency=3)
-    bench.prober.gate.clear()
-    addresses = [ip_address(f"192.0.2.{number}") for number in range(MAX_ADDRESSES)]
-    async with bench.running():
-        assert await bench.ask(mx(MX, addresses=addresses)) == 3
-        bench.prober.gate.set()
-        await bench.settled()
-    assert len(bench.prober.calls) == MAX_ADDRESSES
-    assert bench.prober.most == 3
-
-
-async def test_one_address_has_one_connection_and_the_others_do_not_wait_for_it() -> None:
-    bench = Bench(concurrency=2)
-    bench.prober.gate.clear()
-    async with bench.running():
-        await bench.ask(mx(MX))
-        assert await bench.ask(mx(MX2)) == 0  # another name of the same machine
-        assert await bench.ask(mx(MX3, addresses=[ADDRESS2])) == 1
-        bench.prober.gate.set()
-        await bench.settled()
-        assert await bench.after(1) == 1
-    assert [name for name, _ in bench.prober.calls] == [MX, MX3, MX2]
-
-
-async def test_memory_is_bounded_and_the_least_recently_asked_for_goes_first() -> None:
-    bench = Bench(max_hosts=2)
-    async with bench.running():
-        await bench.ask(mx(MX))
-        await bench.ask(mx(MX2, addresses=[ADDRESS2]))
-        await bench.ask(mx(MX))
-        await bench.ask(mx(MX3, addresses=[ip_address("192.0.2.3")]))
-    assert len(bench.verifier) == 2
-    assert set(bench.verifier.verdicts(mx(MX, MX2, MX3))) == {MX, MX3}
-
-
-async def test_a_flood_of_hosts_does_not_drive_out_a_confirmed_fault() -> None:
-    bench = Bench(max_hosts=3)
-    bench.prober.hosts[MX] = MISMATCH
-    async with bench.running():
-        await bench.ask(mx(MX))
-        await bench.after(60)
-        for number in range(30):
-            await bench.ask(mx(Domain(f"mx{number}.example.net"), addresses=[ip_address(f"198.51.100.{number}")]))
-    verdict = bench.verifier.verdict(MX)
-    assert verdict is not None
-    assert verdict.confirmed
-    assert len(bench.verifier) == 3
-
-
-async def test_where_all_have_confirmed_faults_the_oldest_goes() -> None:
-    bench = Bench(max_hosts=2)
-    bench.prober.hosts.update({MX: MISMATCH, MX2: MISMATCH})
-    async with bench.running():
-        await bench.ask(mx(MX))
-        await bench.ask(mx(MX2, addresses=[ADDRESS2]))
-        await bench.after(60)
-        await bench.ask(mx(MX3, addresses=[ip_address("192.0.2.3")]))
-    assert set(bench.verifier.verdicts(mx(MX, MX2, MX3))) == {MX2, MX3}
-
-
-async def test_a_host_forgotten_while_it_waits_or_is_probed_leaves_no_trace() -> None:
-    bench = Bench(max_hosts=1, concurrency=1)
-    bench.prober.gate.clear()
-    async with bench.running():
-        await bench.ask(mx(MX))  # being probed
-        await bench.ask(mx(MX2, addresses=[ADDRESS2]))  # waiting
-        await bench.ask(mx(MX3, addresses=[ip_address("192.0.2.3")]))  # no place in the queue
-        bench.prober.gate.set()
-        await bench.settled()
-        assert bench.prober.calls == [(MX, ADDRESS)]
-        assert bench.told == []
-        assert bench.verifier.verdict(MX) is None
-        assert await bench.ask(mx(MX3, addresses=[ip_address("192.0.2.3")])) == 1
-
-
-async def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:
-    bench = Bench(max_hosts=3)
-    dropped = verification.probes_dropped.value()
-    bench.verifier.request(mx(MX, addresses=[ip_address(f"192.0.2.{number}") for number in range(5)]))
-    assert bench.verifier.waiting == 3
-    assert verification.probes_dropped.value() == dropped + 2
-
-
-async def test_hosts_that_share_a_certificate_share_its_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "MAX_CERTIFICATES", 2)
-    bench = Bench()
-
-    def shown(name: Domain, sha256: str) -> list[MxHost]:
-        bench.prober.hosts[name] = Shown(certificate=facts("shared.example", sha256=sha256))
-        return mx(name, addresses=[ip_address(f"192.0.2.{len(bench.prober.hosts)}")])
-
-    async with bench.running():
-        for name, sha256 in ((MX, "aa"), (MX2, "aa"), (MX3, "bb")):
-            await bench.ask(shown(name, sha256))
-        certificates = [bench.verifier.results(name)[0].certificate for name in (MX, MX2, MX3)]
-        assert certificates[0] is certificates[1]
-        assert certificates[2] is not certificates[0]
-        for number in range(3):
-            await bench.ask(shown(Domain(f"mx.example{number}.net"), f"c{number}"))
-        again = Domain("mx4.example.com")
-        await bench.ask(shown(again, "aa"))
-        assert bench.verifier.results(again)[0].certificate is not certificates[0]  # forgotten meanwhile
-
-
-async def test_a_certificate_cut_short_where_untrusted_is_whole_where_trusted() -> None:
-    bench = Bench()
-    async with bench.running():
-        for names in ((MX2,), (MX2, MX)):  # the same certificate, first with an incomplete chain
-            bench.prober.hosts[MX] = Shown(certificate=facts(*names, sha256="aa"))
-            bench.clock.seconds += 2 * HOUR
-            await bench.ask(mx(MX))
-    certificate = bench.verifier.results(MX)[0].certificate
-    assert certificate is not None
-    assert certificate.dns_names == (MX2, MX)
-
-
-# Faults of ours
-
-
-async def test_a_fault_in_one_probe_ends_no_other() -> None:
-    bench = Bench()
-    bench.prober.broken.add(MX)
-    before = crashes.value("verification")
-    async with bench.running():
-        await bench.ask(mx(MX))
-        assert await bench.ask(mx(MX2)) == 1
-    assert crashes.value("verification") == before + 1
-    assert bench.verifier.verdict(MX) is None
-    assert bench.verifier.verdict(MX2) is not None
-
-
-async def test_a_fault_in_the_callback_ends_nothing() -> None:
-    bench = Bench()
-
-    def broken(_mx_hostname: Domain) -> None:
-        raise RuntimeError("a fault of ours")
-
-    bench.verifier.on_change = broken
-    async with bench.running():
-        await bench.ask(mx(MX))
-        assert await bench.ask(mx(MX2)) == 1
-    assert bench.verifier.verdict(MX) is not None
-
-
-async def test_ending_it_ends_its_probes() -> None:
-    bench = Bench()
-    bench.prober.gate.clear()
-    async with bench.running():
-        await bench.ask(mx(MX))
-        assert bench.prober.running == [ADDRESS]
-        bench.prober.gate.set()
-    assert bench.prober.running == []
-
-
-# The command
-
-
-async def test_probe_now_probes_whatever_the_hour_and_without_run() -> None:
-    bench = Bench(enabled=False)
-    hosts = [*mx(MX, addresses=[ADDRESS, ADDRESS2]), *mx(MX2)]
-    for _time in range(2):
-        probes = await bench.verifier.probe_now(hosts, next_hops=[Domain("example.com")])
-        assert [(probe.mx_hostname, probe.address) for probe in probes] == [
-            (MX, ADDRESS),
-            (MX, ADDRESS2),
-            (MX2, ADDRESS),
-        ]
-    assert len(bench.prober.calls) == 6
-    assert bench.prober.arguments[0] == ((), (MX, Domain("example.com")))
-    assert bench.verifier.verdict(MX) is not None
-    assert bench.verifier.waiting == 0
-
-
-async def test_two_findings_of_probe_now_confirm_a_fault() -> None:
-    bench = Bench(enabled=False)
-    bench.prober.hosts[MX] = MISMATCH
-    for _time in range(2):
-        await bench.verifier.probe_now(mx(MX))
-    verdict = bench.verifier.verdict(MX)
-    assert verdict is not None
-    assert verdict.confirmed
-
-
-async def test_probe_now_is_bounded_as_well() -> None:
-    bench = Bench(concurrency=2)
-    bench.prober.gate.clear()
-    addresses = [ip_address(f"192.0.2.{number}") for number in range(6)]
-    task = asyncio.create_task(bench.verifier.probe_now(mx(MX, addresses=addresses)))
-    await bench.settled()
-    assert len(bench.prober.running) == 2
-    bench.prober.gate.set()
-    assert len(await task) == 6
-
-
-async def test_probe_now_waits_for_the_probe_of_the_same_address() -> None:
-    bench = Bench()
-    bench.prober.gate.clear()
-    async with bench.running():
-        await bench.ask(mx(MX))
-        task = asyncio.create_task(bench.verifier.probe_now(mx(MX2)))
-        await bench.settled()
-        assert bench.prober.calls == [(MX, ADDRESS)]
-        bench.prober.gate.set()
-        assert [probe.mx_hostname for probe in await task] == [MX2]
-
-
-async def test_what_is_found_is_counted() -> None:
-    def counts() -> tuple[int, ...]:
-        made = verification.probes_made
-        return tuple(map(made.value, ("valid", "inconclusive", "certificate-host-mismatch")))
-
-    bench, before = Bench(), counts()
-    bench.prober.hosts.update({MX2: SILENT, MX3: MISMATCH})
-    await bench.verifier.probe_now(mx(MX, MX2, MX3))
-    assert tuple(map(int.__sub__, counts(), before)) == (1, 1, 1)
