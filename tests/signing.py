@@ -19,6 +19,7 @@ PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 MAIL = (
     b"From: TLS reports <noreply@mail.example.com>\r\nTo: tlsrpt@example.net\r\nSubject: Report Domain: example.net\r\n"
+    b"Date: Sun, 1 Mar 2026 12:00:00 +0000\r\nMessage-ID: <report@mail.example.com>\r\n"
     b"TLS-Report-Domain: example.net\r\nTLS-Report-Submitter: example.com\r\nMIME-Version: 1.0\r\n"
     b"Content-Type: text/plain\r\n\r\nThe report  of the day.\t \r\n\r\n"
 )

@@ -20,6 +20,7 @@ from stsguard.core.overrides import parse_overrides
 from stsguard.discovery.health import Health, PartHealth, PartState
 from stsguard.names import Domain
 from stsguard.outbound.admin import Admin
+from stsguard.outbound.warming import Warming
 from tests.integration.lookup_client import until
 from tests.unit.fakes import Clock, World
 
@@ -73,6 +74,7 @@ async def admin_socket(path: Path, *, observe: bool = False) -> AsyncIterator[Ad
         health=health,
         observe=observe,
         status=lambda: {"version": "1"},
+        warm=(warming := Warming(world.demands)).add,
         render_metrics=render_metrics,
     )
 
@@ -86,9 +88,12 @@ async def admin_socket(path: Path, *, observe: bool = False) -> AsyncIterator[Ad
     at = AdminSocket(world, path / "admin.sock", PartHealth(PartState.OK, "all read"), http)
     health.add("store", lambda: at.part)
     server = await asyncio.start_unix_server(http.serve, str(at.path))
+    working = asyncio.create_task(warming.run())
     try:
         yield at
     finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
         server.close()
         await http.close()
         saving.cancel()

@@ -46,6 +46,7 @@ from stsguard.outbound.dns_watch import DnsWatch
 from stsguard.outbound.lookup import LookupProtocol, LookupService
 from stsguard.outbound.override_watch import OverrideWatch
 from stsguard.outbound.replies import ReplyCache
+from stsguard.outbound.warming import Warming
 from stsguard.store.stores import open_stores
 
 log = logger(__name__)
@@ -65,6 +66,7 @@ class OutboundDaemon:
         self._service = LookupService(
             self.parts.demands, ReplyCache(self.parts.demands, observe=self._observe), self.parts.clock.monotonic
         )
+        self._warming = Warming(self.parts.demands)
         self._readiness = (resolver_readiness(config, self.parts), postfix_readiness(config, self.parts))
         self._dns = DnsWatch(partial(ask_resolver, config, self.parts))
         counters = own_positions(self._stores.sessions, config.store.url)
@@ -164,6 +166,7 @@ class OutboundDaemon:
             group.create_task(kept_up("verification", self.parts.verifier.run))
             group.create_task(feed_watchdog())
             group.create_task(kept_up("reports", self._reporting.run))
+            group.create_task(kept_up("warming", self._warming.run))
             group.create_task(kept_up("DNS check", self._dns.run))
             for watched in self._readiness:
                 group.create_task(kept_up("DANE check", watched.run))
@@ -222,6 +225,7 @@ class OutboundDaemon:
             health=self._health,
             observe=self._observe,
             status=self._status,
+            warm=self._warming.add,
             render_metrics=render_metrics,
         )
 

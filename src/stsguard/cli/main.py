@@ -12,6 +12,7 @@ from stsguard.cli.options import DEFAULT_CONFIG
 COMMANDS = {
     "outbound": ("outbound", "outbound", "The daemon that answers Postfix's look-ups."),
     "inbound": ("inbound", "inbound", "The daemon that serves our own domains' policies."),
+    "milter": ("milter", "milter", "The milter of Postfix: takes in report mail, has domains looked up ahead."),
     "lookup": ("lookup", "lookup", "Show what Postfix is answered for a domain, and why."),
     "verify": ("verify", "verify", "Probe the MX hosts of a domain now."),
     "cache": ("cache", "cache", "List, show, refresh, forget the daemon's policies."),

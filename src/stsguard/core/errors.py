@@ -20,6 +20,7 @@
     ├── OurFault                  we, or the machine we run on, failed
     │   ├── StoreUnavailable      the database can't be read or written
     │   ├── ListenFailed          a socket can't be opened
+    │   ├── DaemonSilent          another process of stsguard does not answer
     │   ├── SpoolFailed           a received report can't be kept or read; SpoolFull where there is no room for it
     │   └── PostfixUnreadable     the Postfix on this machine can't be asked about itself
     └── OperatorError             what the operator wrote is wrong
@@ -236,6 +237,10 @@ class SpoolFull(SpoolFailed):
     def __init__(self, text: str, *, temporary: bool = True) -> None:
         super().__init__(text)
         self.temporary = temporary
+
+
+class DaemonSilent(OurFault):
+    """Another process of stsguard does not answer. Whoever asked goes on without it."""
 
 
 class PostfixUnreadable(OurFault):

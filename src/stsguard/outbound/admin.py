@@ -1,7 +1,7 @@
 """What the admin socket answers: health, metrics, and what the commands ask of the running daemon."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,6 +30,7 @@ from stsguard.ports import Clock, PolicyFetcher, Resolver
 DEFAULT_ROWS = 1000
 MAX_ROWS = 1_000_000
 STATE_SECONDS = 60.0
+MAX_WARMED = 200
 ROWS_AT_ONCE = 200  # between two of these look-ups have their turn
 
 
@@ -75,6 +76,7 @@ class Admin:
         health: Health,
         observe: bool,
         status: Callable[[], Plain],
+        warm: Callable[[Sequence[str]], int],
         render_metrics: Callable[[], bytes],
     ) -> None:
         self._demands = demands
@@ -87,6 +89,7 @@ class Admin:
         self._health = health
         self._observe = observe
         self._status = status
+        self._warm = warm
         self._render_metrics = render_metrics
         self._routes: dict[tuple[str, str], Route] = {
             ("GET", "/healthz"): self._healthz,
@@ -98,6 +101,7 @@ class Admin:
             ("GET", "/cache/show"): self._show,
             ("POST", "/cache/refresh"): self._refresh,
             ("POST", "/cache/forget"): self._forget,
+            ("POST", "/warm"): self._warm_domains,
         }
 
     async def handle(self, request: Request) -> Result:
@@ -128,6 +132,13 @@ class Admin:
             "unsaved": self._cache.saver.unsaved,
         }
         return Result(200 if good else 503, {**report, **self._status(), "cache": figures})
+
+    async def _warm_domains(self, query: Mapping[str, str]) -> Result:
+        """Domains that mail is about to go to: they are decided afterwards, nobody waits for it."""
+        keys = [key for key in query.get("domains", "").split(",") if key]
+        if not 0 < len(keys) <= MAX_WARMED:
+            raise BadRequest(f"give ?domains= with 1 to {MAX_WARMED} next hops, separated by commas")
+        return Result(202, {"taken": self._warm(keys)})
 
     async def _lookup(self, query: Mapping[str, str]) -> Result:
         next_hop = _next_hop(query)

@@ -286,6 +286,17 @@ class ReportVerifier(Protocol):
         Never raises; its status is TEMPORARY where a key could not be looked up and another try may tell."""
 
 
+class DomainWarmer(Protocol):
+    """Has destinations looked up before Postfix asks."""
+
+    def warm(self, next_hops: Sequence[str]) -> None:
+        """Tell the outbound daemon of them; it returns in a bounded short time. It blocks.
+
+        Raises:
+            DaemonSilent: it does not answer, or takes nothing.
+        """
+
+
 class DomainStore(Protocol):
     """Keeps our own domains with all versions of their policies. Every change is one transaction, so that a process
     killed at any moment leaves either all of it or nothing. Every method raises `StoreUnavailable` where the database
