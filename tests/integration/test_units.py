@@ -14,7 +14,7 @@ from stsguard.core.postfix_advice import DEFAULT_LISTEN, SOCKET_NAME
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
-UNITS = ("stsguard-outbound.service", "stsguard-outbound.socket", "stsguard-inbound.service")
+UNITS = ("stsguard-outbound.service", "stsguard-outbound.socket", "stsguard-inbound.service", "stsguard-milter.service")
 SERVICES = [name for name in UNITS if name.endswith(".service")]
 # systemd's score from 0 (safe) to 10, in tenths; what uses the network can't get below 0.8.
 MOST_EXPOSED = "20"
@@ -109,6 +109,14 @@ def test_the_inbound_service_listens_below_1024_and_lets_a_web_server_in() -> No
     assert service["RuntimeDirectory"] != read_unit("stsguard-outbound.service")["Service"]["RuntimeDirectory"]
     for sample in ("nginx.conf", "Caddyfile"):
         assert f"/run/{service['RuntimeDirectory']}/policy.sock" in (CONF / sample).read_text()
+
+
+def test_the_milter_service_writes_the_spool_and_nothing_else() -> None:
+    service = read_unit("stsguard-milter.service")["Service"]
+    assert (service["ExecStart"], service["Type"]) == ("/usr/bin/stsguard milter", "notify")
+    (spool,) = [each.default for each in OPTIONS if (each.section, each.name) == ("intake", "spool")]
+    assert service["ReadWritePaths"] == f"-{spool}"
+    assert service["RuntimeDirectory"] not in ("stsguard", "stsguard-inbound")
 
 
 def test_user_and_directories_are_made(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -70,10 +69,15 @@ class Milter:
                 raise LabFailed(f"the milter {self.name} does not start:\n{self.log()[-LOG_SHOWN:]}")
             await asyncio.sleep(0.01)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+    def pause(self) -> None:
+        """Have it hang."""
         assert self._program is not None
-        self._program.signal(number)
+        self._program.pause()
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._program is not None
+        self._program.resume()
 
     async def stop(self) -> int:
         """End it in order; its exit status."""

@@ -178,6 +178,15 @@ class Program:
             with suppress(LabFailed, ProcessLookupError):  # it ended meanwhile
                 os.kill(only_child(self._entered.pid), number)
 
+    def pause(self) -> None:
+        """Have it hang, until `resume`. nsenter stops itself when its child does."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.signal(signal.SIGCONT)
+        os.kill(self._entered.pid, signal.SIGCONT)
+
     def wait(self, limit_seconds: float = LIMIT_SECONDS) -> int:
         """Wait for its end and return its exit status.
 

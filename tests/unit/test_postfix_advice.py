@@ -232,6 +232,7 @@ SETTINGS: list[tuple[PostfixFacts, str, str | None]] = [
     # the milter: our own only
     (postfix(smtpd_milters="inet:127.0.0.1:11332"), "milter_default_action", None),
     (postfix(smtpd_milters="unix:stsguard/milter.sock"), "milter_default_action", "accept"),
+    (postfix(smtpd_milters="inet:127.0.0.1:8462"), "milter_default_action", "accept"),
     (postfix(smtpd_milters="unix:stsguard/milter.sock", milter_default_action="accept"), "milter_default_action", None),
     (postfix(smtpd_milters="{ unix:stsguard/milter.sock, default_action = accept }"), "milter_default_action", None),
     (postfix(smtpd_milters="inet:127.0.0.1:11332, { unix:stsguard/milter.sock }"),

@@ -17,7 +17,7 @@ DEFAULT_LISTEN = "inet:127.0.0.1:8461"
 SOCKET_NAME = "stsguard/lookup.sock"  # below the queue directory, which is where a chrooted smtp(8) starts
 TLSRPT_SOCKET_NAME = "stsguard/tlsrpt.sock"
 MAX_SOCKET_PATH_BYTES = 107  # sun_path of Linux, less the final NUL
-_OWN_MILTER = "stsguard"
+_OWN_MILTER = ("stsguard", "inet:127.0.0.1:8462", "inet:[::1]:8462", "inet:localhost:8462")  # [milter] socket
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 _OLD_PROTOCOLS = "!SSLv2, !SSLv3, !TLSv1, !TLSv1.1"
 _RANGES_SINCE = (3, 6, 0)  # `>=TLSv1.2`
@@ -229,10 +229,10 @@ def _milter(s: Situation) -> Iterator[Setting]:
     default = s.facts.settings.get("milter_default_action", "tempfail")
     for name in ("smtpd_milters", "non_smtpd_milters"):
         milters = split_maps(s.facts.settings.get(name, ""))
-        ours = [milter for milter in milters if _OWN_MILTER in milter]
+        ours = [milter for milter in milters if any(own in milter for own in _OWN_MILTER)]
         if default == "accept" or not ours or "default_action" in ours[0]:
             continue
-        reason = "Without it mail is refused for a while when the milter is down, and it only looks at mail."
+        reason = "Without it mail is refused for a while when the milter is down, and it only looks at other mail."
         if milters == tuple(ours):
             yield Setting("milter_default_action", "accept", reason)
             return
