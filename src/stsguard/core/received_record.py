@@ -8,7 +8,7 @@ policy domains (§4.4 has the report-id unique; senders are seen that use one fo
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -67,6 +67,9 @@ class ReceivedDocument:
     one that nobody vouches for, empty. `domains` has the domain that each policy is counted under, as text: the one
     that the policy names, or what the report makes it be; empty where nothing does. `foreign` says of each policy
     whether that domain is not ours. `warnings` are of the file and the mail, beside those of the report.
+
+    `report_key` is by what it is known as this report. How it counts is a part: nobody who can't sign takes the place of
+    one who can. `identity` is by what it is known as the very same content of this report.
     """
 
     report: ReceivedReport
@@ -77,24 +80,16 @@ class ReceivedDocument:
     domains: tuple[str, ...]
     foreign: tuple[bool, ...]
     warnings: tuple[ReceivedWarning, ...] = ()
+    report_key: bytes = field(init=False, compare=False)
+    identity: bytes = field(init=False, compare=False)
 
-    @property
-    def report_key(self) -> bytes:
-        """By what it is known as this report. How it counts is a part: nobody who can't sign takes the place of one
-        who can."""
-        return _hash(
-            self.standing.value,
-            self.reporter,
-            self.report.report_id,
-            self.report.start_at.isoformat(),
-            self.report.end_at.isoformat(),
-            *sorted(set(self.domains)),
-        )
-
-    @property
-    def identity(self) -> bytes:
-        """By what it is known as the very same content of this report."""
-        return _hash(self.report_key.hex(), self.content_hash.hex())
+    def __post_init__(self) -> None:
+        report = self.report
+        who = (self.standing.value, self.reporter, report.report_id)
+        when = (report.start_at.isoformat(), report.end_at.isoformat())
+        key = _hash(*who, *when, *sorted(set(self.domains)))
+        object.__setattr__(self, "report_key", key)
+        object.__setattr__(self, "identity", _hash(key.hex(), self.content_hash.hex()))
 
     def all_warnings(self) -> Iterator[ReceivedWarning]:
         """Those of mail and file, then those of the report; those of its policies stay with them."""
