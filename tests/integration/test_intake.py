@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import time
@@ -26,6 +27,7 @@ from stsguard.names import Domain
 from stsguard.store.received_schema import received_daily, received_intakes, received_reports
 from stsguard.store.stores import Stores, open_stores
 from tests.integration.intake_site import STSGUARD, IntakeSite, intake_site
+from tests.integration.store.test_disk import needs_root, small_file_system
 from tests.received import detail, document, intake, policy, report_json
 from tests.report_mail import report_mail, signed_mail
 from tests.unit.fakes import Clock
@@ -140,6 +142,27 @@ async def test_failing_database_keeps_the_spool_and_says_so(desk: Desk, caplog: 
     assert await desk.empty(drain)
     assert desk.spool.pending() == []
     assert drain.health().state is PartState.OK
+
+
+@needs_root
+async def test_full_disk_of_the_database_loses_nothing(tmp_path: Path) -> None:
+    with small_file_system(tmp_path / "small") as small:
+        stores = open_stores(f"sqlite:///{small}/stsguard.db")
+        desk = Desk(tmp_path, stores)
+        desk.add(0)
+        assert await desk.empty()
+        filler = small / "filler"
+        free = os.statvfs(small)
+        filler.write_bytes(bytes(free.f_bavail * free.f_bsize))
+        names = [desk.add(number) for number in range(1, 40)]
+        assert not await desk.empty()
+        assert "no space left on its disk" in desk.drain.health().detail
+        filler.unlink()
+        assert await desk.empty()
+        assert desk.spool.pending() == []
+        site = IntakeSite(tmp_path, f"sqlite:///{small}/stsguard.db")
+        assert len(reports(site)) == 1 + len(names)
+        await stores.received.close()
 
 
 async def test_database_that_can_t_be_opened_keeps_the_spool(desk: Desk) -> None:

@@ -68,8 +68,8 @@ class ReceivedDocument:
     that the policy names, or what the report makes it be; empty where nothing does. `foreign` says of each policy
     whether that domain is not ours. `warnings` are of the file and the mail, beside those of the report.
 
-    `report_key` is by what it is known as this report. How it counts is a part: nobody who can't sign takes the place of
-    one who can. `identity` is by what it is known as the very same content of this report.
+    `report_key` is by what it is known as this report. How it counts is a part of it: nobody who can't sign takes the
+    place of one who can. `identity` is by what it is known as the very same content of this report.
     """
 
     report: ReceivedReport
