@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stsguard.store.finding_table import FindingTable
     from stsguard.store.policy_fetch_table import PolicyFetchTable
     from stsguard.store.policy_table import PolicyTable
+    from stsguard.store.received_queries import ReceivedQueries
     from stsguard.store.received_table import ReceivedTable
     from stsguard.store.report_table import ReportTable
 
@@ -55,6 +56,7 @@ class Tables:
     policy_fetches: "PolicyFetchTable"
     certificates: "CertificateTable"
     received: "ReceivedTable"
+    received_queries: "ReceivedQueries"
 
 
 class DatabaseAccess:
@@ -172,6 +174,7 @@ def _tables(opened: "Database") -> Tables:
     from stsguard.store.finding_table import FindingTable  # noqa: PLC0415
     from stsguard.store.policy_fetch_table import PolicyFetchTable  # noqa: PLC0415
     from stsguard.store.policy_table import PolicyTable  # noqa: PLC0415
+    from stsguard.store.received_queries import ReceivedQueries  # noqa: PLC0415
     from stsguard.store.received_table import ReceivedTable  # noqa: PLC0415
     from stsguard.store.report_table import ReportTable  # noqa: PLC0415
 
@@ -186,4 +189,5 @@ def _tables(opened: "Database") -> Tables:
         policy_fetches=PolicyFetchTable(opened),
         certificates=CertificateTable(opened),
         received=ReceivedTable(opened),
+        received_queries=ReceivedQueries(opened),
     )

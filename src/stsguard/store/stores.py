@@ -6,6 +6,7 @@ from stsguard.store.access import DatabaseAccess
 from stsguard.store.hosting import CertificateStoreSql, DomainStoreSql, FindingStoreSql, PolicyFetchStoreSql
 from stsguard.store.policies import PolicyStoreSql
 from stsguard.store.received import ReceivedStoreSql
+from stsguard.store.received_views import ReceivedViewsSql
 from stsguard.store.reports import ReportStoreSql
 from stsguard.store.sessions import SessionStoreSql
 
@@ -22,6 +23,7 @@ class Stores:
     policy_fetches: PolicyFetchStoreSql
     certificates: CertificateStoreSql
     received: ReceivedStoreSql
+    received_views: ReceivedViewsSql
 
 
 def open_stores(url: str) -> Stores:
@@ -36,4 +38,5 @@ def open_stores(url: str) -> Stores:
         policy_fetches=PolicyFetchStoreSql(access),
         certificates=CertificateStoreSql(access),
         received=ReceivedStoreSql(access),
+        received_views=ReceivedViewsSql(access),
     )

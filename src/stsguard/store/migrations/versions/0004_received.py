@@ -86,8 +86,12 @@ def _create_reports() -> None:
     op.create_index("received_reports_by_identity", "received_reports", ["identity"], unique=True)
     op.create_index("received_reports_by_key", "received_reports", ["report_key"])
     op.create_index("received_reports_by_intake", "received_reports", ["intake"])
-    op.create_index("received_reports_by_day", "received_reports", ["day"])
-    op.create_index("received_reports_by_reporter", "received_reports", ["reporter", "day"])
+    op.create_index("received_reports_by_day", "received_reports", ["day", "report"])
+    op.create_index("received_reports_by_reporter", "received_reports", ["reporter", "day", "report"])
+    apart = sa.text("standing <> 'counted' OR conflict OR foreign_report")
+    op.create_index(
+        "received_reports_apart", "received_reports", ["day", "report"], sqlite_where=apart, postgresql_where=apart
+    )
     op.create_index("received_reports_by_id", "received_reports", ["report_id"])
 
 
@@ -108,7 +112,7 @@ def _create_policies() -> None:
         sa.Column("failures", sa.BigInteger, nullable=False),
         sa.Column("warnings", sa.Text, nullable=False),
     )
-    op.create_index("received_policies_by_domain", "received_policies", ["policy_domain", "day"])
+    op.create_index("received_policies_by_domain", "received_policies", ["policy_domain", "day", "report"])
     op.create_table(
         "received_details",
         sa.Column("report", sa.BigInteger, primary_key=True, autoincrement=False),
