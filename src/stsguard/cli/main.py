@@ -18,6 +18,7 @@ COMMANDS = {
     "cache": ("cache", "cache", "List, show, refresh, forget the daemon's policies."),
     "report": ("report", "report", "Our own RFC 8460 reports: list, show, build, send."),
     "ingest": ("ingest", "ingest", "Take in the TLS reports that others sent: files, Maildirs, standard input."),
+    "received": ("received", "received", "The reports that others sent us: list, show, sum up, export, prune."),
     "domain": ("domain", "domain", "The domains whose policies are served here: add, show, edit, enforce, retire."),
     "status": ("status", "status", "Show whether the daemon is well."),
     "lint": ("lint", "lint", "Check a policy, a TXT record, a report or an MX pattern offline."),

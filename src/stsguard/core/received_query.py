@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 from stsguard.core.received_record import Standing
 
-__all__ = ["ApartSum", "DaySum", "DetailRow", "Group", "IntakeRow", "NamedSum", "PageKey", "PolicyRow", "ReportLine"]
-
 _PAGE_KEY = re.compile(r"(\d{4}-\d\d-\d\d)\.(\d{1,18})", re.ASCII)
 
 

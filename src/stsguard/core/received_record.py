@@ -89,7 +89,7 @@ class ReceivedDocument:
         when = (report.start_at.isoformat(), report.end_at.isoformat())
         key = _hash(*who, *when, *sorted(set(self.domains)))
         object.__setattr__(self, "report_key", key)
-        object.__setattr__(self, "identity", _hash(key.hex(), self.content_hash.hex()))
+        object.__setattr__(self, "identity", identity_of(key, self.content_hash))
 
     def all_warnings(self) -> Iterator[ReceivedWarning]:
         """Those of mail and file, then those of the report; those of its policies stay with them."""
@@ -130,6 +130,11 @@ def intake_key(octets: bytes, *, kind: str) -> bytes:
     before. A mail that is sent again has other trace fields. `kind` is what its standing depends on: a posted body
     must not take the place of the same file that somebody vouches for."""
     return hashlib.sha256(kind.encode() + b"\0" + octets).digest()
+
+
+def identity_of(report_key: bytes, content_hash: bytes) -> bytes:
+    """`ReceivedDocument.identity`, of a report that is stored and a text that may be the one it was read from."""
+    return _hash(report_key.hex(), content_hash.hex())
 
 
 def result_type_of(text: str, known: str | None) -> str:

@@ -63,6 +63,7 @@ _INTAKES, _REPORTS, _POLICIES, _DETAILS = (
 _DAILY, _FAILURES = received_daily.c, received_daily_failures.c
 DETAILS_AT_ONCE = 5000  # read for an export; one report has 20,000 at most
 _NO_RAW = tuple(column for column in received_intakes.columns if column.name != "raw")
+_NOTHING: ColumnElement[str] = literal_column("''")
 _APART: ColumnElement[bool] = literal_column(f"({APART})")  # the very words of the partial index
 
 Condition = ColumnElement[bool]
@@ -210,7 +211,7 @@ class _Sums:
     def days(self) -> tuple[DaySum, ...]:
         """All days with anything, the latest first."""
         day = self._table.c.day
-        query = self._select(self._table, day).order_by(day.desc())
+        query = self._select(self._table, day).order_by(day.concat(_NOTHING).desc())
         return tuple(DaySum(row[0], *self._numbers(row)) for row in self._connection.execute(query))
 
     def by(self, column: str, name: str) -> tuple[NamedSum, ...]:
@@ -223,7 +224,7 @@ class _Sums:
 
     def _largest(self, table: Table, column: str, name: str) -> tuple[NamedSum, ...]:
         key = table.c[column]
-        query = self._select(table, key).order_by(_total(table).desc(), key).limit(self._top + 1)
+        query = self._select(table, key).order_by(_total(table).desc(), key.concat(_NOTHING)).limit(self._top + 1)
         rows = self._connection.execute(query).all()
         if len(rows) > self._top:
             all_of_them = select(func.count(distinct(key))).where(*_of_sums(table, self._wanted))
@@ -233,8 +234,10 @@ class _Sums:
     def _select(self, table: Table, key: ColumnElement[str]) -> Select[Any]:
         """Key, failures, and successes where there are any."""
         failures, *successes = (_DAILY.failures, _DAILY.successes) if table is received_daily else (_FAILURES.sessions,)
-        query: Select[Any] = select(key, func.sum(failures), *map(func.sum, successes))
-        return query.where(*_of_sums(table, self._wanted)).group_by(key)
+        query: Select[Any] = select(key.concat(_NOTHING), func.sum(failures), *map(func.sum, successes))
+        # An expression, since for a column SQLite would read the whole table in the order of its index, whatever the
+        # days asked for.
+        return query.where(*_of_sums(table, self._wanted)).group_by(key.concat(_NOTHING))
 
     @staticmethod
     def _numbers(row: Row[Any]) -> tuple[int | None, int]:

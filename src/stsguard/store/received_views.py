@@ -1,13 +1,16 @@
 """The reports that others sent us, as commands, exports and metrics ask for them; how they get there is `received`."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import date
 
 from stsguard.core.received_query import (
     FoundReport,
+    Group,
     IntakeRow,
     NamedSum,
     PageKey,
+    PolicyRow,
     ReportLine,
     Summary,
     Wanted,
@@ -60,7 +63,8 @@ class ReceivedViewsSql:
         return await self._access.scan(lambda tables: tables.received_queries.sums_of_domains(names, since.isoformat()))
 
     async def export(self, wanted: Wanted) -> AsyncIterator[FoundReport]:
-        """All reports that are wanted, a bounded number at a time in memory, in the order of `lines`."""
+        """All reports that are wanted, a bounded number at a time in memory, in the order of `lines`. They have those
+        of their policies alone whose sessions `lines` adds up."""
         after: PageKey | None = None
         while True:
             keys = await self._keys(wanted, after)
@@ -69,7 +73,8 @@ class ReceivedViewsSql:
             after = keys[-1]
             for part in await self._batches(keys):
                 for report in await self._load(part):
-                    yield report
+                    own = tuple(policy for policy in report.policies if _is_wanted(policy, wanted))
+                    yield report if len(own) == len(report.policies) else replace(report, policies=own)
 
     async def _keys(self, wanted: Wanted, after: PageKey | None) -> list[PageKey]:
         return await self._access.scan(lambda tables: tables.received_queries.keys(wanted, after, PAGE))
@@ -79,3 +84,9 @@ class ReceivedViewsSql:
 
     async def _load(self, numbers: Sequence[int]) -> list[FoundReport]:
         return await self._access.scan(lambda tables: tables.received_queries.load(numbers))
+
+
+def _is_wanted(policy: PolicyRow, wanted: Wanted) -> bool:
+    if wanted.group is Group.COUNTED and policy.foreign:
+        return False
+    return wanted.policy_domain is None or policy.policy_domain == wanted.policy_domain

@@ -134,10 +134,18 @@ async def test_report_is_told_with_all_that_was_read(stores: Stores) -> None:
     assert await stores.received_views.load(99) is None
     assert await stores.received_views.with_id("r1", limit=2) == [7, 6]
     assert await stores.received_views.reports_of(found.intake.intake, limit=10) == [1]
-    (partly,) = [
-        report async for report in stores.received_views.export(Wanted(reporter="big.example", until=date(2026, 3, 1)))
+
+
+async def test_export_has_the_policies_that_are_asked_for(stores: Stores) -> None:
+    await save(stores)
+    for group, foreign in ((Group.COUNTED, [False, False]), (None, [False, False, True])):
+        wanted = Wanted(group=group, reporter="big.example", until=date(2026, 3, 1))
+        (partly,) = [report async for report in stores.received_views.export(wanted)]
+        assert [each.foreign for each in partly.policies] == foreign
+    (foreigner,) = [
+        report async for report in stores.received_views.export(Wanted(group=Group.COUNTED, policy_domain="b.example"))
     ]
-    assert [each.foreign for each in partly.policies] == [False, False, True]
+    assert [each.policy_domain for each in foreigner.policies] == ["b.example"]
 
 
 async def test_what_could_not_be_read_is_apart(stores: Stores) -> None:
