@@ -37,6 +37,7 @@ from stsguard.discovery.describe import Plain, plain_time
 from stsguard.discovery.health import Health
 from stsguard.discovery.supervisor import kept_up
 from stsguard.inbound.admin import InboundAdmin
+from stsguard.inbound.received_sums import ReceivedSums
 from stsguard.log import logger, outcome
 from stsguard.metrics import Gauge
 from stsguard.store.stores import open_stores
@@ -67,6 +68,7 @@ class InboundDaemon:
         self._inspections = build_inspecting(config, parts, self._stores)
         self._steward = build_steward(config, parts, self._stores)
         self._intake = build_drain(config, parts.resolver, self._stores)
+        self._sums = ReceivedSums(self._stores.received_views, self._stores.domains, config.intake.domains, parts.clock)
         self._started_at = self._clock.now()
         self._stop = asyncio.Event()
         self._where: list[str] = []
@@ -171,6 +173,7 @@ class InboundDaemon:
             group.create_task(kept_up("policy fetches", self._serving.fetches.run_deletion))
             group.create_task(kept_up("intake", self._intake.run))
             group.create_task(kept_up("old received reports", self._intake.run_deletion))
+            group.create_task(kept_up("sums of received reports", self._once_read(self._sums.run)))
             if self._keeper is not None:
                 group.create_task(kept_up("certificates", self._once_read(self._keeper.run)))
             group.create_task(kept_up("inspections", self._once_read(self._inspections.run)))

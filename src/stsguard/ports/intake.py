@@ -1,10 +1,11 @@
 """What the intake of received reports asks of the outside world, as Protocols; as in the package itself."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from stsguard.core.arrival import Arrival, SpoolEntry
+from stsguard.core.received_query import NamedSum
 from stsguard.core.received_record import ReceivedIntake, SavedIntake
 
 
@@ -28,6 +29,16 @@ class ReceivedStore(Protocol):
     async def delete_intakes(self, before: datetime, *, dry_run: bool = False) -> int:
         """Delete what came before that, with all that was read of it but the sums; how many intakes. With `dry_run`
         only count them. It is done in short transactions, between which others write."""
+
+
+class ReceivedSumsStore(Protocol):
+    """Adds up what is stored of received reports. It raises `StoreUnavailable` where the database can't be read."""
+
+    async def sums_of_domains(
+        self, names: Sequence[str], since: date
+    ) -> tuple[Sequence[NamedSum], Sequence[tuple[str, str, int]]]:
+        """Of each of these domains that was reported since that day the sessions that count, and its failures by
+        result-type."""
 
 
 class IntakeSpool(Protocol):
