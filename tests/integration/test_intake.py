@@ -97,7 +97,7 @@ class FailingStore:
         self.calls += 1
         ids = [each.report.report_id for intake in intakes for each in intake.documents]
         if self.bad is None or self.bad in ids:
-            raise StoreUnavailable("SQLite database x: no space left on its disk")
+            raise StoreUnavailable("SQLite database x: no space left on its disk", temporary=self.bad is None)
         return await self._stores.received.save_intakes(intakes)
 
 
@@ -186,6 +186,35 @@ async def test_one_that_the_database_does_not_take_is_kept_as_a_refusal(desk: De
     (refused,) = [row["refusals"] for row in site.rows(received_intakes) if row["refused"]]
     assert "the database does not take it" in refused
     assert await desk.stores.received.load_unread(0)
+
+
+async def test_database_that_was_locked_for_a_moment_refuses_nothing(desk: Desk, tmp_path: Path) -> None:
+    store = FailingStore(desk.stores, None)
+    drain = desk.build(desk.stores.received.open, store)
+    desk.add(1)
+    assert not await desk.empty(drain)
+    assert store.calls == 1  # it is not tried to store less of it
+    store.bad = "nothing"
+    assert await desk.empty(drain)
+    assert reports(IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")) == ["r1"]
+
+
+async def test_fault_of_ours_in_storing_one_is_a_refusal_of_that_one(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FailingStore(desk.stores, "r1")
+
+    async def fault(intakes: Sequence[ReceivedIntake]) -> Sequence[SavedIntake]:
+        if any(each.report.report_id == "r1" for intake in intakes for each in intake.documents):
+            raise OverflowError("a bug")
+        return await desk.stores.received.save_intakes(intakes)
+
+    monkeypatch.setattr(store, "save_intakes", fault)
+    for number in range(3):
+        desk.add(number)
+    assert await desk.empty(desk.build(desk.stores.received.open, store))
+    assert reports(IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")) == ["r0", "r2"]
+    assert len(await desk.stores.received.load_unread(0)) == 1
 
 
 async def test_fault_of_ours_on_one_is_a_refusal_that_is_read_anew(desk: Desk, tmp_path: Path) -> None:

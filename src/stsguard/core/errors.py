@@ -220,7 +220,12 @@ class OurFault(StsguardError):
 
 
 class StoreUnavailable(OurFault):
-    """The database can't be read or written. Look-ups go on from memory; nothing is ever moved aside."""
+    """The database can't be read or written. Look-ups go on from memory; nothing is ever moved aside. Not temporary
+    where it refuses what was to be written, and not the writing."""
+
+    def __init__(self, text: str, *, temporary: bool = True) -> None:
+        super().__init__(text)
+        self.temporary = temporary
 
 
 class ListenFailed(OurFault):

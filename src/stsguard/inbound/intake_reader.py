@@ -85,24 +85,42 @@ async def save_batch(
 ) -> Sequence[tuple[ReceivedIntake, SavedIntake]]:
     """Store them in one transaction, and say what became of each, as it was stored.
 
-    Where that fails it is done one by one, since one of them may be what the database can't take: of that the octets
-    are stored, with the reason.
+    Where the database refuses what is to be written it is done one by one, since only one of them may be what it can't
+    take: of that the octets are stored, with the reason.
 
     Raises:
-        StoreUnavailable: it takes nothing, not even the octets of one.
+        StoreUnavailable: the database can't be used. Some may be stored nevertheless.
     """
-    try:
-        return list(zip(intakes, await store.save_intakes(intakes), strict=True))
-    except StoreUnavailable:
-        return [(each, done) for intake in intakes for each, done in [await _save_one(store, intake)]]
+    saved = await _save(store, intakes)
+    if not isinstance(saved, str):
+        return list(zip(intakes, saved, strict=True))
+    return [await _save_one(store, intake) for intake in intakes]
 
 
 async def _save_one(store: ReceivedStore, intake: ReceivedIntake) -> tuple[ReceivedIntake, SavedIntake]:
-    try:
-        return intake, (await store.save_intakes([intake]))[0]
-    except StoreUnavailable as exc:
-        octets_only = replace(intake, documents=(), refusals=(f"the database does not take it: {exc}",))
-        return octets_only, (await store.save_intakes([octets_only]))[0]
+    saved = await _save(store, [intake])
+    if not isinstance(saved, str):
+        return intake, saved[0]
+    octets_only = replace(intake, documents=(), refusals=(f"the database does not take it: {saved}",))
+    return octets_only, (await store.save_intakes([octets_only]))[0]
+
+
+async def _save(store: ReceivedStore, intakes: Sequence[ReceivedIntake]) -> Sequence[SavedIntake] | str:
+    """What became of each, or why the database can't take them, a fault of ours among the reasons."""
+    found: list[Sequence[SavedIntake] | str | StoreUnavailable] = []
+
+    async def work() -> None:
+        try:
+            found.append(await store.save_intakes(intakes))
+        except StoreUnavailable as exc:
+            found.append(exc if exc.temporary else str(exc))
+
+    if not await supervised("storing received reports", work()):
+        return "stsguard failed on it, see its log"
+    result = found[0]
+    if isinstance(result, StoreUnavailable):
+        raise result
+    return result
 
 
 class OurDomains:

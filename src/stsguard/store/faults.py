@@ -7,7 +7,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+    StatementError,
+)
 
 from stsguard.core.errors import StoreUnavailable
 
@@ -57,7 +64,14 @@ def as_unavailable(database: str, *, path: str = "") -> Iterator[None]:
     except Refused as exc:
         raise StoreUnavailable(f"{database}: {exc}") from exc
     except (SQLAlchemyError, sqlite3.Error, OSError, ImportError) as exc:
-        raise StoreUnavailable(f"{database}: {_describe(exc, path)}") from exc
+        raise StoreUnavailable(f"{database}: {_describe(exc, path)}", temporary=not _is_of_values(exc)) from exc
+
+
+def _is_of_values(exc: BaseException) -> bool:
+    """Whether it is what was to be written that the database does not take, and no repetition helps."""
+    if isinstance(exc, DBAPIError):
+        return isinstance(exc, (DataError, IntegrityError, ProgrammingError))
+    return isinstance(exc, StatementError)  # a value that the driver can't bind
 
 
 def _describe(exc: SQLAlchemyError | sqlite3.Error | OSError | ImportError, path: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select, update
 
 from stsguard.core.received_record import (
     MAX_HEADER_TEXT,
@@ -42,6 +42,7 @@ Values = dict[str, object]
 _INTAKES, _REPORTS, _KEYS = received_intakes.c, received_reports.c, received_keys.c
 _ASKED_AT_ONCE = 500  # parameters of one IN (…); SQLite allows 32,766
 MAX_REFUSALS = 50
+MAX_SUM = 2**62  # of sessions: what senders make up must neither overflow a column nor become a fraction
 _MAX_REPORT_ID = 255
 
 
@@ -277,8 +278,8 @@ def _report_values(number: int, intake: ReceivedIntake, document: ReceivedDocume
         "day": report.day.isoformat(),
         "packing": document.packing,
         "policies": len(report.policies),
-        "successes": report.successes,
-        "failures": report.failures,
+        "successes": _capped(report.successes),
+        "failures": _capped(report.failures),
         "warnings": warnings_text(warnings),
         "warning_count": len(warnings) + sum(len(policy.warnings) for policy in report.policies),
     }
@@ -362,10 +363,12 @@ def _add_sums(connection: Connection, table: Table, sums: Mapping[tuple[str, ...
     keys = [column.name for column in table.primary_key]
     added = [column.name for column in table.columns if column.name not in keys]
     statement = insert_into(connection, table)
-    statement = statement.on_conflict_do_update(
-        index_elements=keys, set_={name: table.c[name] + statement.excluded[name] for name in added}
-    )
-    rows = [dict(zip((*keys, *added), (*key, *sums[key]), strict=True)) for key in sorted(sums)]
+    more = statement.excluded
+    capped = {
+        name: case((table.c[name] > MAX_SUM - more[name], MAX_SUM), else_=table.c[name] + more[name]) for name in added
+    }
+    statement = statement.on_conflict_do_update(index_elements=keys, set_=capped)
+    rows = [dict(zip((*keys, *added), (*key, *map(_capped, sums[key])), strict=True)) for key in sorted(sums)]
     connection.execute(statement, rows)
 
 
@@ -382,6 +385,10 @@ def _forget_uncounted(connection: Connection, number: int) -> None:
     keys = list(connection.execute(select(_REPORTS.report_key).where(chosen, ~_REPORTS.conflict)).scalars())
     connection.execute(delete(received_keys).where(_KEYS.report_key.in_(keys)))
     _delete_reports(connection, select(_REPORTS.report).where(chosen))
+
+
+def _capped(number: int) -> int:
+    return min(number, MAX_SUM)
 
 
 def _delete_reports(connection: Connection, wanted: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import zlib
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from stsguard.store.received_schema import (
     received_policies,
     received_reports,
 )
+from stsguard.store.received_table import MAX_SUM
 from stsguard.store.schema import to_micros
 from stsguard.store.stores import Stores
 from tests.integration.store.conftest import OpenStores
@@ -257,6 +259,25 @@ async def test_report_that_comes_again_after_its_rows_are_gone_is_not_counted_ag
     await stores.received.delete_intakes(NOW)
     assert await save(stores, intake(document(), octets=b"2")) == [SavedIntake(False, (DUPLICATE,))]
     assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_sums_of_absurd_counts_stop_at_a_bound(stores: Stores, url: str) -> None:
+    most = 2**53 - 1
+    for number in range(2):
+        details = [detail("certificate-expired", most) for _ in range(2000)]
+        content = report_json(*[policy("a.example", most, most, *details)], *[policy("a.example", most)] * 2000)
+        await save(stores, intake(document(content.replace(b'"r1"', b'"r%d"' % number)), octets=b"%d" % number))
+    (counted,) = rows(url, received_daily)
+    assert (counted["successes"], counted["failures"]) == (MAX_SUM, 2 * most)
+    assert [row["sessions"] for row in rows(url, received_daily_failures)] == [MAX_SUM]
+    assert [row["successes"] for row in rows(url, received_reports)] == [MAX_SUM, MAX_SUM]
+
+
+async def test_refusal_of_what_is_written_is_told_from_a_database_that_fails(stores: Stores) -> None:
+    wrong = replace(intake(document()), key=None)  # type: ignore[arg-type] # on purpose
+    with pytest.raises(StoreUnavailable) as caught:
+        await save(stores, wrong)
+    assert not caught.value.temporary
 
 
 async def test_text_of_strangers_at_its_bounds_is_stored(stores: Stores, url: str) -> None:
