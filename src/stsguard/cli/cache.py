@@ -23,7 +23,7 @@ def cache() -> None:
     """The policies that the running daemon holds."""
 
 
-@cache.command("list")
+@cache.command("list", short_help="List the policies in force.")
 @click.option("--would-defer", is_flag=True, help="Only what enforcement would defer now, with the reason.")
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=1000, show_default=True, help="At most so many.")
 @daemon_options
@@ -87,7 +87,7 @@ def refresh(domain: str, as_json: bool, config_file: Path, state_dir: Path | Non
         raise click.exceptions.Exit(EXIT_PROBLEM)
 
 
-@cache.command()
+@cache.command(short_help="Forget all that is cached for DOMAIN.")
 @click.argument("domain")
 @daemon_options
 def forget(domain: str, as_json: bool, config_file: Path, state_dir: Path | None) -> None:

@@ -14,7 +14,7 @@ def config() -> None:
     """Check the configuration file, show the values in force."""
 
 
-@config.command()
+@config.command(short_help="Check the configuration file.")
 @config_option
 @json_option
 def check(config_file: Path, as_json: bool) -> None:

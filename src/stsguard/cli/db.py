@@ -13,7 +13,7 @@ def db() -> None:
     """Migrate the database."""
 
 
-@db.command()
+@db.command(short_help="Bring the schema of the database up to date.")
 @config_option
 @state_dir_option
 @json_option

@@ -39,7 +39,7 @@ for _command in (show, summary, export):
     received.add_command(_command)
 
 
-@received.command("list")
+@received.command("list", short_help="List the reports, the latest day first.")
 @group_option(REFUSED)
 @filter_options
 @click.option("--limit", type=click.IntRange(1, MAX_LIMIT), default=50, show_default=True, help="At most so many.")
@@ -79,7 +79,7 @@ def list_(
     _print_next(page.after)
 
 
-@received.command()
+@received.command(short_help="Delete reports older than [intake] keep_raw.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @end_options
 def prune(dry_run: bool, as_json: bool, config_file: Path, state_dir: Path | None) -> None:

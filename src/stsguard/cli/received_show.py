@@ -29,7 +29,7 @@ _GROUPS = {
 }
 
 
-@click.command()
+@click.command(short_help="Show one report, and how it came.")
 @click.argument("name", metavar="ID")
 @click.option("--raw", is_flag=True, help="Print what came in: the mail or file, octet by octet.")
 @click.option("--text", is_flag=True, help="Print the JSON of the report as it was unpacked from that.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SHOWN_DAYS = 31
 
 
-@click.command()
+@click.command(short_help="Add up the sessions that reports tell of.")
 @filter_options
 @click.option("--top", type=click.IntRange(1, 1000), default=10, show_default=True, help="So many lines of each table.")
 @end_options
@@ -95,7 +95,11 @@ def _cells(successes: int, failures: int) -> tuple[str, str, str]:
 
 
 def _rate(failures: int, total: int) -> str:
-    return f" ({100 * failures / total:.2g} %)" if failures else ""
+    """The share of failures, to two digits: one in a million sessions is more than none."""
+    if not failures:
+        return ""
+    percent = 100 * failures / total
+    return f" ({percent:.0f} %)" if percent >= 10 else f" ({percent:.2g} %)"
 
 
 def _print_apart(found: "Summary") -> None:

@@ -57,7 +57,7 @@ def report() -> None:
     """The TLS reports that this site makes for others (RFC 8460)."""
 
 
-@report.command("list")
+@report.command("list", short_help="List the reports made, and what came of them.")
 @click.option("--day", type=Day(), help="Only this UTC day's.")
 @domain_option
 @click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
@@ -133,7 +133,7 @@ def show(report_id: str, as_json: bool, config_file: Path, state_dir: Path | Non
     print_json(found.report)
 
 
-@report.command()
+@report.command(short_help="Write the reports of a day as files, unsent.")
 @click.option("--day", type=Day(), required=True, help="The UTC day; today is what was counted up to now.")
 @domain_option
 @click.option(
