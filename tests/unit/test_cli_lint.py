@@ -260,6 +260,15 @@ def test_bad_report(data: bytes, error: str) -> None:
     assert set(found) == set(json.loads(lint("report", "-", "--json", stdin=to_json(REPORT)).output))
 
 
+def test_bad_report_that_is_taken_in_all_the_same_says_so() -> None:
+    data = to_json(REPORT).replace(b'["*.mail.example.net"]', b'"*.mail.example.net"')
+    output = lint("report", "-", stdin=data).output
+    assert "warning: taken in by stsguard ingest all the same: 11 successful, 2 failed" in output
+    assert "warning: string-for-array: policies[" in output
+    assert "taken in" not in lint("report", "-", stdin=b"").output
+    assert "taken in" not in lint("report", "-", stdin=to_json(REPORT)).output
+
+
 def test_warnings_leave_a_report_valid() -> None:
     result = lint("report", "-", stdin=to_json(REPORT).replace(b"certificate-expired", b"certificate-odd"))
     assert result.exit_code == 0

@@ -19,6 +19,7 @@ MAX_POLICY_BYTES = 65_536  # RFC 8461 §3.3: a sender may stop reading there
 _DAY_SECONDS = 86_400
 _GZIP = b"\x1f\x8b"  # RFC 1952 §2.3.1
 _MAX_SHOWN = 300
+_MAX_WARNINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +146,11 @@ def judge_report(data: bytes) -> Verdict:
     try:
         reading = read_report(decompress(data) if data.startswith(_GZIP) else data)
     except ReportInvalid as exc:
-        return Verdict(title, {**nothing, "policies": None}, errors=(str(exc),))
+        return Verdict(title, {**nothing, "policies": None}, errors=(str(exc),), warnings=_taken_in(data))
     found = reading.report
     if found is None:
-        return Verdict(title, {**nothing, "policies": None}, errors=reading.errors, warnings=reading.warnings)
+        warnings = (*reading.warnings, *_taken_in(data))
+        return Verdict(title, {**nothing, "policies": None}, errors=reading.errors, warnings=warnings)
     parsed: dict[str, object] = {
         "organization": found.organization,
         "report_id": found.report_id,
@@ -164,6 +166,19 @@ def judge_report(data: bytes) -> Verdict:
     }
     notes = {name: _printable(text) for name, text in parsed.items() if isinstance(text, str)}
     return Verdict(title, parsed, warnings=reading.warnings, notes=notes)
+
+
+def _taken_in(data: bytes) -> tuple[str, ...]:
+    """What `stsguard ingest` makes of a report that is not valid, since receivers lose none for a deviation."""
+    from stsguard.core.tlsrpt_report_received import parse_received
+    from stsguard.core.unpack import unpack
+
+    try:
+        found = parse_received(unpack(data).documents[0])
+    except ReportInvalid:
+        return ()
+    told = [f"{warning.code.value}: {warning.text}" for warning in found.all_warnings()][:_MAX_WARNINGS]
+    return (f"taken in by stsguard ingest all the same: {found.successes} successful, {found.failures} failed", *told)
 
 
 def judge_match(pattern: str, host: str) -> Verdict:
