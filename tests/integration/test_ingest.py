@@ -25,12 +25,13 @@ from stsguard.app.ingest_readers import ReaderProcess, read_chunks
 from stsguard.app.intake import build_rules
 from stsguard.config.load import load
 from stsguard.core.arrival import Via
+from stsguard.core.tlsrpt_report_received import MAX_POLICIES
 from stsguard.inbound.spool import SET_ASIDE, Spool
 from stsguard.store.received_schema import received_daily, received_intakes, received_reports
-from tests.integration.intake_site import IntakeSite, intake_site, keys, maildir
+from tests.integration.intake_site import STSGUARD, IntakeSite, intake_site, keys, maildir
 from tests.integration.store.test_disk import needs_root
 from tests.lab.nameserver import respond
-from tests.received import policy, report_json
+from tests.received import detail, policy, report_json
 from tests.report_mail import report_mail, signed_mail
 
 MANY = 450
@@ -181,6 +182,26 @@ def test_many_are_read_by_processes_beside(site: IntakeSite, tmp_path: Path) -> 
     assert list((box / "new").iterdir()) == []
     (counted,) = site.rows(received_daily)
     assert (counted["reports"], counted["successes"]) == (MANY, sum(range(MANY)))
+
+
+MEASURED = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+"""
+
+
+def test_largest_reports_and_bombs_one_after_the_other_take_bounded_memory(site: IntakeSite, tmp_path: Path) -> None:
+    details = [detail(mx=f"mx{number}.a.example") for number in range(2)]
+    policies = [policy(f"d{number}.a.example", 1, 2, *details) for number in range(MAX_POLICIES)]
+    mails = [report_mail(report_json(*policies, report_id=f"r{number}")) for number in range(4)]
+    mails += [report_mail(b'{"%d": "' % number + b"x" * 19_000_000 + b'"}') for number in range(4)]
+    box = maildir(tmp_path / "mail", mails)
+    command = [sys.executable, "-c", MEASURED, STSGUARD, "ingest", *site.options, box]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    code, megabytes = map(int, told.split())
+    assert (code, len(site.rows(received_reports))) == (1, 4)
+    assert megabytes < 300
 
 
 def test_database_that_can_t_be_used_leaves_everything_where_it_was(tmp_path: Path) -> None:
