@@ -183,10 +183,10 @@ def certificate(data: bytes) -> None:
     """A certificate that an MX host presents (RFC 5280 §4.1), also as TLSA data and as its own issuer."""
     from datetime import UTC, datetime
 
+    from stsguard.core.certificate_reader import MAX_NAMES_LENGTH, certificate_facts
     from stsguard.core.dane import TlsaRecord, usable_tlsa
     from stsguard.core.danechain import match_chain, subject_public_key_info
     from stsguard.core.errors import CertificateInvalid
-    from stsguard.core.mxcheck import MAX_NAMES_LENGTH, certificate_facts
     from stsguard.names import Domain
 
     records = usable_tlsa(TlsaRecord(usage, selector, 0, data) for usage in (2, 3) for selector in (0, 1))

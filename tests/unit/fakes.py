@@ -170,6 +170,7 @@ class FakeStore:
     rows: dict[str, StoredPolicy] = field(default_factory=dict)
     broken: bool = False
     hangs: bool = False
+    early: bool = False
     crash: BaseException | None = None
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -182,6 +183,9 @@ class FakeStore:
         if self.broken:
             raise StoreUnavailable("the disk is gone")
         await asyncio.sleep(0)
+
+    async def open_early(self) -> bool:
+        return self.early
 
     async def open(self) -> None:
         await self._call("open")

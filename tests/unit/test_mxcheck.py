@@ -10,9 +10,9 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stsguard.core.certificate_reader import MAX_NAMES_LENGTH, certificate_facts
 from stsguard.core.errors import CertificateInvalid, ResultType
 from stsguard.core.mxcheck import (
-    MAX_NAMES_LENGTH,
     MAX_UNTRUSTED_NAMES,
     CertificateFacts,
     Finding,
@@ -23,7 +23,6 @@ from stsguard.core.mxcheck import (
     TlsSession,
     agree,
     bounded,
-    certificate_facts,
     certificate_holds,
     dns_id_matches,
     judge,

@@ -361,3 +361,13 @@ async def test_a_fault_of_ours_in_a_decision_does_not_keep_policies_from_being_r
             await world.reply(NAME)
     assert await world.reply(NAME) == "secure"
     assert not any(task.done() for task in world.tasks)
+
+
+@pytest.mark.parametrize("early", [True, False])
+@virtual
+async def test_single_policies_are_sought_before_the_store_is_open_where_it_can_do_that(
+    world: World, early: bool
+) -> None:
+    world.store.early = early
+    assert await world.tender.open_early() is early
+    assert world.cache.store_tried.is_set() is early

@@ -26,7 +26,6 @@ from pathlib import Path
 
 from stsguard import log
 from stsguard.core.dane import TlsaRecord
-from stsguard.core.danechain import match_chain
 from stsguard.core.errors import CertificateInvalid, OperatorError
 from stsguard.core.mxcheck import (
     HANDSHAKE_FAILED,
@@ -35,7 +34,6 @@ from stsguard.core.mxcheck import (
     MxProbe,
     TlsSession,
     bounded,
-    certificate_facts,
     judge,
 )
 from stsguard.names import Domain
@@ -138,6 +136,8 @@ class SmtpProber:
             seen = _Seen(inconclusive="address-refused")
         probe = _conclude(mx_hostname, address, at, seen)
         if tlsa and seen.chain:
+            from stsguard.core.danechain import match_chain  # noqa: PLC0415 (takes its time to load)
+
             matched = match_chain(tlsa, seen.chain, identifiers, at)
             probe = replace(probe, dane_matched=matched.authenticated)
         log.outcome(
@@ -243,6 +243,8 @@ def _conclude(mx_hostname: Domain, address: IPAddress, at: datetime, seen: _Seen
 
 def _facts(chain: Sequence[bytes]) -> CertificateFacts | None:
     try:
+        from stsguard.core.certificate_reader import certificate_facts  # noqa: PLC0415 (takes its time to load)
+
         return certificate_facts(chain[0]) if chain else None
     except CertificateInvalid:
         return None

@@ -13,7 +13,7 @@ from stsguard.adapters import systemd
 from stsguard.adapters.datagram_socket import is_datagram_socket
 from stsguard.adapters.listening import beyond_loopback
 from stsguard.adapters.overrides_file import read_overrides, stamp
-from stsguard.app.latency import prefer_latency
+from stsguard.app.latency import load_the_rest, prefer_latency
 from stsguard.app.node import own_positions
 from stsguard.app.parts import build_parts
 from stsguard.app.readiness import ask_resolver, postfix_readiness, resolver_readiness
@@ -53,6 +53,7 @@ log = logger(__name__)
 
 LOOKUP_SOCKET_MODE = 0o666  # smtp(8) runs as postfix, and what is asked there is public
 STOP_SECONDS = 10.0
+BACKGROUND_SECONDS = 0.2  # that work behind the look-ups begins after the first of them
 
 
 class OutboundDaemon:
@@ -77,6 +78,7 @@ class OutboundDaemon:
         self._health = self._build_health()
         self._started_at = self.parts.clock.now()
         self._stop = asyncio.Event()
+        self._listening = asyncio.Event()
         self._listeners: list[str] = []
 
     def _watch_overrides(self) -> OverrideWatch | None:
@@ -135,6 +137,8 @@ class OutboundDaemon:
             loop.add_signal_handler(signum, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with AsyncExitStack() as stack:
+            if not await self.parts.tender.open_early():
+                self._listening.set()  # the first answers need the store: open it at once
             background = asyncio.create_task(self._background())
             stack.push_async_callback(end, background)
             stack.push_async_callback(self._service.close)
@@ -142,6 +146,7 @@ class OutboundDaemon:
             await asyncio.gather(self._dns.look(), *(watched.look() for watched in self._readiness))
             await self._reporting.start()
             await self._listen(stack)
+            self._listening.set()
             hearing = asyncio.create_task(self._hearing.run())
             stack.push_async_callback(end, hearing)
             self._say_ready()
@@ -160,11 +165,15 @@ class OutboundDaemon:
         systemd.notify("READY=1", f"STATUS=Answering at {where}")
 
     async def _background(self) -> None:
+        # What opening the store takes to load would share one interpreter with the way to the first answer.
+        await self._listening.wait()
+        await asyncio.sleep(BACKGROUND_SECONDS)
         async with asyncio.TaskGroup() as group:
             group.create_task(self.parts.tender.run())
             group.create_task(self.parts.demands.run())
             group.create_task(kept_up("verification", self.parts.verifier.run))
             group.create_task(feed_watchdog())
+            group.create_task(load_the_rest())
             group.create_task(kept_up("reports", self._reporting.run))
             group.create_task(kept_up("warming", self._warming.run))
             group.create_task(kept_up("DNS check", self._dns.run))
@@ -211,8 +220,6 @@ class OutboundDaemon:
         await serve_admin(stack, sock, self._build_admin().handle)
 
     def _build_admin(self) -> Admin:
-        from stsguard.adapters.prometheus import render_metrics
-
         parts = self.parts
         return Admin(
             demands=parts.demands,
@@ -226,7 +233,7 @@ class OutboundDaemon:
             observe=self._observe,
             status=self._status,
             warm=self._warming.add,
-            render_metrics=render_metrics,
+            render_metrics=_render_metrics,
         )
 
     def _status(self) -> Plain:
@@ -273,6 +280,12 @@ class OutboundDaemon:
         except (StoreUnavailable, TimeoutError) as exc:
             what = "policies can't be stored and end with this process"
             outcome(log, logging.ERROR, what, reason=str(exc) or "no answer in time", unsaved=saver.unsaved)
+
+
+def _render_metrics() -> bytes:
+    from stsguard.adapters.prometheus import render_metrics
+
+    return render_metrics()
 
 
 def _warn_of_exposure(where: str, sock: socket.socket) -> None:

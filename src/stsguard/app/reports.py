@@ -16,18 +16,15 @@ from stsguard.config.model import Config
 from stsguard.config.values import InetAddress
 from stsguard.core.addresses import AddressGuard
 from stsguard.core.errors import ConfigInvalid, StoreUnavailable
-from stsguard.core.tlsrpt_report import filename
-from stsguard.core.tlsrpt_report_model import Report
 from stsguard.discovery.health import PartHealth, PartState
 from stsguard.log import logger, outcome
 from stsguard.names import Domain
-from stsguard.outbound.destinations import Destinations
-from stsguard.outbound.dispatch import Dispatcher
-from stsguard.outbound.reporter import Reporter, ReportSettings
 from stsguard.ports import Clock, Mailer, ReportPoster, Resolver
 
 if TYPE_CHECKING:
     from stsguard.adapters.dkim_signer import DkimSigner
+    from stsguard.core.tlsrpt_report_model import Report
+    from stsguard.outbound.reporter import Reporter
     from stsguard.store.stores import Stores
 
 log = logger(__name__)
@@ -92,12 +89,17 @@ class Reporting:
 
 def build_reporter(
     config: Config, stores: "Stores", resolver: Resolver, clock: Clock, signer: "DkimSigner | None" = None
-) -> Reporter:
+) -> "Reporter":
     """The reporter over these stores.
 
     Raises:
         ConfigInvalid, OperatorError: a file or program that the configuration names can't be used.
     """
+    # A site that sends no reports need not load all that makes them.
+    from stsguard.outbound.destinations import Destinations
+    from stsguard.outbound.dispatch import Dispatcher
+    from stsguard.outbound.reporter import Reporter, ReportSettings
+
     reports = config.reports
     sender = reports.from_ or NO_SENDER
     settings = ReportSettings(
@@ -165,16 +167,18 @@ def build_signer(config: Config) -> "DkimSigner | None":
     return DkimSigner(domain=domain, selector=reports.dkim_selector, key_file=reports.dkim_key_file)
 
 
-def _keeper(directory: Path | None) -> Callable[[Report, Domain, bytes], object] | None:
+def _keeper(directory: Path | None) -> "Callable[[Report, Domain, bytes], object] | None":
     return None if directory is None else partial(write_report, directory)
 
 
-def write_report(directory: Path, report: Report, report_domain: Domain, report_json: bytes) -> Path:
+def write_report(directory: Path, report: "Report", report_domain: Domain, report_json: bytes) -> Path:
     """Write a report as a JSON file named by RFC 8460 §5.1, whole or not at all; its path.
 
     Raises:
         OSError: it can't be written.
     """
+    from stsguard.core.tlsrpt_report import filename
+
     path = directory / filename(report, report_domain, compressed=False)
     temporary = path.with_suffix(".new")
     temporary.write_bytes(report_json)

@@ -4,9 +4,9 @@ import asyncio
 import logging
 import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from stsguard.adapters.datagram_socket import DatagramReader, open_datagram_socket, queue_advice, queue_length
-from stsguard.app.mail_log import MailLog
 from stsguard.app.parts import Parts
 from stsguard.config.model import Config, Origin, SessionsConfig
 from stsguard.core.errors import ListenFailed
@@ -16,6 +16,9 @@ from stsguard.log import logger, outcome
 from stsguard.outbound.datagrams import DatagramPump, DatagramTally
 from stsguard.outbound.sessions import SessionIntake
 from stsguard.ports import CounterStore
+
+if TYPE_CHECKING:
+    from stsguard.app.mail_log import MailLog
 
 log = logger(__name__)
 
@@ -56,6 +59,8 @@ class Hearing:
             elif instance.tlsrpt_socket is not None:
                 self._open_one(instance, origin)
             if instance.mail_log is not None:
+                from stsguard.app.mail_log import MailLog
+
                 self._logs.append(MailLog(instance, self._store, self.intake, self._clock))
                 self._sources.append(f"log of {instance.syslog_name}")
         if self._readers and (advice := queue_advice(queue_length())) is not None:

@@ -10,11 +10,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import Generic, TypeVar
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_der_public_key
-
 from stsguard.core.errors import LookupReason
-from stsguard.core.mxcheck import CERTIFICATE_ERRORS, quiet
 from stsguard.names import Domain
 
 DANE_TA = 2
@@ -155,6 +151,12 @@ def _is_usable(record: TlsaRecord) -> bool:
 
 def _is_well_formed(record: TlsaRecord) -> bool:
     """Whether Full(0) data is a certificate or a public key and nothing else (RFC 6698 §4.1)."""
+    # Few domains publish such records, and a look-up must not wait until these modules are loaded.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_der_public_key  # noqa: PLC0415
+
+    from stsguard.core.certificate_reader import CERTIFICATE_ERRORS, quiet  # noqa: PLC0415
+
     with quiet():
         try:
             if record.selector == CERT:

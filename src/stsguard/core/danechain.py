@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.hashes import HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from stsguard.core.certificate_reader import CERTIFICATE_ERRORS, certificate_facts, quiet
 from stsguard.core.dane import CERT, DANE_EE, DANE_TA, FULL, SPKI, TlsaRecord
 from stsguard.core.errors import CertificateInvalid
-from stsguard.core.mxcheck import CERTIFICATE_ERRORS, CertificateFacts, certificate_facts, postfix_would_match, quiet
+from stsguard.core.mxcheck import CertificateFacts, postfix_would_match
 from stsguard.names import Domain
 
 # Postfix builds chains of ten at most (smtp_tls_scert_verifydepth = 9). Signatures are checked for every pair of

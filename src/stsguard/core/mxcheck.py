@@ -8,42 +8,20 @@ Whether a chain is trusted is not judged here: that is OpenSSL's part, as it is 
 """
 
 import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import NameOID
-
-from stsguard.core.errors import CertificateInvalid, ResultType
+from stsguard.core.errors import ResultType
 from stsguard.names import Domain
 
-# A chain may hold 100 kB (OpenSSL's limit), and facts are kept for thousands of hosts. Certificates of large
-# providers name some hundred hosts; one with more text than this counts as unreadable rather than read in part.
-MAX_NAMES_LENGTH = 32_768
 MAX_UNTRUSTED_NAMES = 50  # names nobody vouches for cost nothing to make and are only shown
-_MAX_TEXT = 200
 
 HANDSHAKE_FAILED = "tls-handshake-failure"  # Postfix's failure-reason-code for the same fault
 NO_DNS_ID = "no-subjectAltName-dNSName"
 UNREADABLE = "certificate-unreadable"
 INJECTED = "plaintext-after-starttls"
-
-# What cryptography raises for certificates that strangers made up; found by mutating good ones.
-CERTIFICATE_ERRORS = (
-    ValueError,
-    TypeError,
-    KeyError,  # cryptography 43, for a name whose ASN.1 type it does not know
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 
 _WILDCARD = re.compile(r"\*(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?){2,}", re.ASCII)
 _WILDCARD_LABEL = re.compile(r"[a-z0-9-]+", re.ASCII)
@@ -112,79 +90,9 @@ class MxProbe:
     tls_version: str = ""
 
 
-def certificate_facts(der: bytes) -> CertificateFacts:
-    """The names and dates of the certificate `der`.
-
-    Names of subject and issuer that can't be decoded are given as unreadable; they decide nothing.
-
-    Raises:
-        CertificateInvalid: its dates or its subjectAltName can't be read, or there are too many names.
-    """
-    with quiet():
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-            dns_names = _dns_names(certificate.extensions)
-            dates = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-            sha256 = certificate.fingerprint(hashes.SHA256()).hex()
-        except CERTIFICATE_ERRORS as exc:
-            raise CertificateInvalid(f"the certificate can't be read: {_cut(str(exc))}") from exc
-        common_names = _common_names(certificate)
-        subject = _name_text(lambda: certificate.subject)
-        issuer = _name_text(lambda: certificate.issuer)
-    if sum(map(len, dns_names + common_names)) > MAX_NAMES_LENGTH:
-        raise CertificateInvalid(f"the certificate's names are longer than {MAX_NAMES_LENGTH} characters")
-    return CertificateFacts(
-        subject=subject,
-        issuer=issuer,
-        common_name=common_names[0] if common_names else None,
-        dns_names=dns_names,
-        not_before=dates[0],
-        not_after=dates[1],
-        sha256=sha256,
-        common_names=common_names,
-    )
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Cryptography warns of certificates that are odd; a stranger's oddities are no warnings of this program."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _dns_names(extensions: x509.Extensions) -> tuple[str, ...]:
-    try:
-        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(_fold(name) for name in names.get_values_for_type(x509.DNSName))
-
-
-def _common_names(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        attributes = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except CERTIFICATE_ERRORS:
-        return ()
-    return tuple(_fold(str(attribute.value)) for attribute in attributes)
-
-
-def _name_text(read: Callable[[], x509.Name]) -> str:
-    try:
-        return _cut(read().rfc4514_string())
-    except CERTIFICATE_ERRORS:
-        return "(unreadable)"
-
-
-def _fold(name: str) -> str:
+def fold(name: str) -> str:
     """Lower case for ASCII names only: Unicode would make K of the Kelvin sign, and a match of no match."""
     return name.lower() if name.isascii() else name
-
-
-def _cut(text: str) -> str:
-    """Text for people: bounded, and with nothing in it that acts on a terminal."""
-    shown = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in shown)
 
 
 def dns_id_matches(dns_name: str, host: Domain) -> bool:
@@ -193,7 +101,7 @@ def dns_id_matches(dns_name: str, host: Domain) -> bool:
     A wildcard is the complete left-most label and stands for exactly one label. As in OpenSSL, and so in Postfix, at
     least two labels follow it.
     """
-    name = _fold(dns_name)
+    name = fold(dns_name)
     if name == host:
         return True
     if not _WILDCARD.fullmatch(name):

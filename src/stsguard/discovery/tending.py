@@ -71,6 +71,13 @@ class PolicyTender:
             group.create_task(kept_up("saving", self._cache.saver.run))
             group.create_task(kept_up("tending", self._tend_due))
 
+    async def open_early(self) -> bool:
+        """Have single stored policies found before the store is open, if it can do that: whether it can."""
+        if await self._store.open_early():
+            self._cache.store_tried.set()
+            return True
+        return False
+
     def _schedule(self, entry: PolicyEntry) -> None:
         if len(self._due) > 2 * len(self._cache) + LOAD_CHUNK:
             self._due = [due for due in self._due if self._is_valid(due[1], due[2])]

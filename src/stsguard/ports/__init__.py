@@ -4,23 +4,26 @@ Adapters and the store implement them without importing this module's users; tes
 All look-ups go to the one configured resolver. What the intake of reports asks for is in `intake`.
 """
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from stsguard.core.dane import Answer, MxRecord, TlsaRecord
-from stsguard.core.dkim_verdict import DkimVerdict
-from stsguard.core.findings import HostingFinding, SeenFinding
-from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
-from stsguard.core.inspection import Inspection, PolicyAt, RecordAt
-from stsguard.core.mtasts import Policy
-from stsguard.core.mxcheck import MxProbe
-from stsguard.core.policycache import StoredPolicy
-from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, ReportState
-from stsguard.core.session import CounterRow
-from stsguard.names import Domain
+if TYPE_CHECKING:  # some of these modules take their time to load, and no annotation is looked at
+    from stsguard.core.dane import Answer, MxRecord, TlsaRecord
+    from stsguard.core.dkim_verdict import DkimVerdict
+    from stsguard.core.findings import HostingFinding, SeenFinding
+    from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
+    from stsguard.core.inspection import Inspection, PolicyAt, RecordAt
+    from stsguard.core.mtasts import Policy
+    from stsguard.core.mxcheck import MxProbe
+    from stsguard.core.policycache import StoredPolicy
+    from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, ReportState
+    from stsguard.core.session import CounterRow
+    from stsguard.names import Domain
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -81,6 +84,12 @@ class PolicyStore(Protocol):
 
         Raises:
             StoreUnavailable: with what is wrong with it and what to do.
+        """
+
+    async def open_early(self) -> bool:
+        """Let `load_policy` work before the store is open; False where it has to wait for that. `open` ends it.
+
+        Whoever saves meanwhile waits until the store is open.
         """
 
     async def close(self) -> None:

@@ -64,8 +64,8 @@ class DatabaseAccess:
     database fails, every other call raises `StoreUnavailable`. `migrations` is for tests."""
 
     def __init__(self, url: str, *, migrations: Migrations = MIGRATIONS) -> None:
-        self._url = url
-        self._migrations = migrations
+        self.url = url
+        self.migrations = migrations
         self._tables: Tables | None = None
         self._reader = StoreThread("stsguard-store-read")
         self._scanner = StoreThread("stsguard-store-scan")
@@ -98,7 +98,7 @@ class DatabaseAccess:
         from stsguard.store.database import open_database  # noqa: PLC0415 (SQLAlchemy takes its time to import)
 
         if self._tables is None:
-            self._tables = _tables(open_database(self._url, self._migrations))
+            self._tables = _tables(open_database(self.url, self.migrations))
 
     async def close(self) -> None:
         """Write what was asked for before, and close the database. One that hangs is left behind."""

@@ -9,6 +9,7 @@ from stsguard.core.hosted import AcmeChallenge, CertificateState
 from stsguard.names import Domain
 from stsguard.store.database import Database
 from stsguard.store.hosting_schema import acme_challenges, certificates
+from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.rows import (
     Readable,
     RowInvalid,
@@ -18,7 +19,6 @@ from stsguard.store.rows import (
     optional_micros,
     read_rows,
 )
-from stsguard.store.schema import from_micros, to_micros
 
 MAX_ERROR_LENGTH = 1000
 _CERTIFICATES, _CHALLENGES = certificates.c, acme_challenges.c

@@ -11,11 +11,11 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 
 from stsguard.store import postgresql, sqlite
-from stsguard.store.faults import Refused, as_unavailable
+from stsguard.store.faults import as_unavailable
+from stsguard.store.refused import Refused
+from stsguard.store.sqlite_file import PREFIX, check_file
 from stsguard.store.upgrade import migrate, read_revision, wait_for_turn
 from stsguard.store.versions import MIGRATIONS, Migrations
-
-_SQLITE_PREFIX = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ def open_database(url: str, migrations: Migrations = MIGRATIONS) -> Database:
     Raises:
         StoreUnavailable: it can't be used; the message is for the administrator.
     """
-    if url.startswith(_SQLITE_PREFIX):
-        return _open_sqlite(Path(url.removeprefix(_SQLITE_PREFIX)), migrations)[0]
+    if url.startswith(PREFIX):
+        return _open_sqlite(Path(url.removeprefix(PREFIX)), migrations)[0]
     return _open_postgresql(url, migrations)
 
 
@@ -108,8 +108,8 @@ def upgrade_database(url: str, migrations: Migrations = MIGRATIONS) -> Upgrade:
     Raises:
         StoreUnavailable: it can't be used, or not be migrated; then it is as it was.
     """
-    if url.startswith(_SQLITE_PREFIX):
-        database, upgrade = _open_sqlite(Path(url.removeprefix(_SQLITE_PREFIX)), migrations)
+    if url.startswith(PREFIX):
+        database, upgrade = _open_sqlite(Path(url.removeprefix(PREFIX)), migrations)
         database.close()
         return upgrade
     return _upgrade_postgresql(url, migrations)
@@ -118,7 +118,7 @@ def upgrade_database(url: str, migrations: Migrations = MIGRATIONS) -> Upgrade:
 def _open_sqlite(path: Path, migrations: Migrations) -> tuple[Database, Upgrade]:
     name = f"SQLite database {path}"
     with as_unavailable(name, path=str(path)), ExitStack() as on_failure:
-        is_new = not sqlite.check_file(path)
+        is_new = not check_file(path)
         if is_new:
             sqlite.create(path, lambda file: _fill(file, migrations))
         write = sqlite.engine(path, writing=True)

@@ -17,6 +17,7 @@ from stsguard.core.mtasts import Mode, MxPattern
 from stsguard.names import Domain
 from stsguard.store.database import Database
 from stsguard.store.hosting_schema import domain_history, hosted_domains, hosting_revision, policy_versions
+from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.rows import (
     Readable,
     RowInvalid,
@@ -26,7 +27,6 @@ from stsguard.store.rows import (
     optional_micros,
     read_rows,
 )
-from stsguard.store.schema import from_micros, to_micros
 
 MAX_TEXT_LENGTH = 1000  # of a reason or a detail, which operators give
 _DOMAINS, _VERSIONS, _HISTORY, _REVISION = hosted_domains.c, policy_versions.c, domain_history.c, hosting_revision.c

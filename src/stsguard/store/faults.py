@@ -1,8 +1,6 @@
 """Turns what SQLite, PostgreSQL, SQLAlchemy and the file system raise into `StoreUnavailable`, with a message that
 tells an administrator what is wrong and what to do. No other exception leaves the store."""
 
-import os
-import pwd
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from sqlalchemy.exc import (
 )
 
 from stsguard.core.errors import StoreUnavailable
+from stsguard.store.refused import Refused, user
 
 MAX_DETAIL_CHARACTERS = 200
 _LEFT_ALONE = "stsguard leaves it as it is; put a good copy in its place, or move it away to begin with an empty one"
@@ -37,19 +36,6 @@ _POSTGRESQL = {
     "57014": "does not answer in time",
     "25006": "is read-only",
 }
-
-
-class Refused(Exception):
-    """A database that is there and is not used; the message lacks its name, which `as_unavailable` puts in front."""
-
-
-def user() -> str:
-    """The user that this process runs as, for a message."""
-    uid = os.geteuid()
-    try:
-        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:
-        return f"uid {uid}"
 
 
 @contextmanager

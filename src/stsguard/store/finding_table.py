@@ -11,6 +11,7 @@ from stsguard.core.findings import HostingFinding, SeenFinding, Severity
 from stsguard.names import Domain
 from stsguard.store.database import Database
 from stsguard.store.hosting_schema import domain_findings, hosted_domains
+from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.rows import (
     Readable,
     RowInvalid,
@@ -20,7 +21,6 @@ from stsguard.store.rows import (
     optional_micros,
     read_rows,
 )
-from stsguard.store.schema import from_micros, to_micros
 
 MAX_SUBJECT_LENGTH = 300
 MAX_TEXT_LENGTH = 2000

@@ -12,6 +12,10 @@ class NoStore:
     async def open(self) -> None:
         """There is nothing to open."""
 
+    async def open_early(self) -> bool:
+        """There is nothing to wait for."""
+        return True
+
     async def close(self) -> None:
         """There is nothing to close."""
 

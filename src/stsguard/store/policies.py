@@ -6,6 +6,7 @@ What can't be written is the caller's to keep and to save again.
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -16,10 +17,12 @@ from stsguard.core.policycache import StoredPolicy
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.store.access import PAGE_SECONDS, DatabaseAccess, Tables
+from stsguard.store.access import PAGE_SECONDS, READ_SECONDS, DatabaseAccess, Tables
+from stsguard.store.early_policies import EarlyPolicies
+from stsguard.store.worker import StoreThread
 
 if TYPE_CHECKING:
-    from stsguard.store.policy_table import Page
+    from stsguard.store.policy_rows import Page
 
 log = logger(__name__)
 rows_invalid = Counter("store_rows_invalid_total", "Stored policies that could not be read; they are left as they are.")
@@ -52,6 +55,8 @@ class PolicyStoreSql:
         self._now = now
         self._asked: _Asked | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._early: EarlyPolicies | None = None
+        self._early_thread = StoreThread("stsguard-store-early")
 
     @property
     def problem(self) -> str | None:
@@ -64,10 +69,34 @@ class PolicyStoreSql:
         Raises:
             StoreUnavailable: with what is wrong with it and what to do. It may be tried again at any time.
         """
-        await self._access.open()
+        try:
+            await self._access.open()
+        finally:
+            await self._end_early()
+
+    async def open_early(self) -> bool:
+        """Let `load_policy` work before the database is open, where that is possible; `open` ends it. Whoever saves
+        meanwhile waits until the database is open."""
+        if self._access.problem is None:
+            return True
+        try:
+            self._early = await self._early_thread.run(
+                partial(EarlyPolicies.open, self._access.url, self._access.migrations), timeout_seconds=READ_SECONDS
+            )
+        except StoreUnavailable:
+            return False
+        return self._early is not None
+
+    async def _end_early(self) -> None:
+        early, self._early = self._early, None
+        if early is not None:
+            with suppress(StoreUnavailable):
+                await self._early_thread.run(early.close, timeout_seconds=READ_SECONDS)
+            await self._early_thread.stop(READ_SECONDS)
 
     async def close(self) -> None:
         """Write what was asked for before, and close the database. One that hangs is left behind."""
+        await self._end_early()
         await self._access.close()
 
     async def load_policy(self, policy_domain: Domain) -> StoredPolicy | None:
@@ -96,7 +125,7 @@ class PolicyStoreSql:
                 await asyncio.sleep(0)  # whoever asks in this turn of the loop belongs to it
                 asked, self._asked = self._asked, None
                 try:
-                    page = await self._access.read(partial(_load_some, asked.names))
+                    page = await self._load_some(asked.names)
                 except StoreUnavailable as exc:
                     asked.fail(exc)
                 else:
@@ -107,6 +136,12 @@ class PolicyStoreSql:
             if self._asked is not None:
                 self._asked.fail(StoreUnavailable("the read was ended"))
                 self._asked = None
+
+    async def _load_some(self, names: Collection[Domain]) -> "Page":
+        early = self._early
+        if early is not None:
+            return await self._early_thread.run(partial(early.load_some, names), timeout_seconds=READ_SECONDS)
+        return await self._access.read(partial(_load_some, names))
 
     async def load_policies(self, after: Domain | None, limit: int) -> Sequence[StoredPolicy]:
         """Up to `limit` policies in order of their names, from the first after `after` on; fewer only at the end.
@@ -131,6 +166,7 @@ class PolicyStoreSql:
         Raises:
             StoreUnavailable: they can't be written; none is. Only where it took longer than 30 s they may yet be.
         """
+        await self._opened()
         now = self._now()
         await self._access.write(lambda tables: tables.policies.save(policies, now))
 
@@ -140,7 +176,12 @@ class PolicyStoreSql:
         Raises:
             StoreUnavailable: they can't be deleted; none is.
         """
+        await self._opened()
         await self._access.write(lambda tables: tables.policies.forget(policy_domains))
+
+    async def _opened(self) -> None:
+        if self._early is not None:
+            await self.open()
 
 
 def _load_some(names: Collection[Domain], tables: Tables) -> "Page":

@@ -1,43 +1,25 @@
 """The table of policies: rows and `StoredPolicy` values. Every call blocks.
 
-The policy is stored as served and parsed again when it is loaded, so that one parser decides what it says. A row that
-does not parse, or says otherwise than its columns do, is reported and never deleted: it may be an enforce policy.
+What a row says is found out by `policy_rows`.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any
 
-from sqlalchemy import Row, bindparam, case, delete, or_, select
+from sqlalchemy import bindparam, case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from stsguard.core.errors import PolicyInvalid
-from stsguard.core.mtasts import parse_policy
 from stsguard.core.policycache import StoredPolicy
-from stsguard.names import Domain, NameInvalid
+from stsguard.names import Domain
 from stsguard.store.database import Database
-from stsguard.store.schema import from_micros, policies, to_micros
+from stsguard.store.instants import to_micros
+from stsguard.store.policy_rows import Page, PolicyRows
+from stsguard.store.schema import policies
 
 # An instant so far ahead was written under a wrong clock, and must not keep every later policy out.
 CLOCK_TOLERANCE = timedelta(minutes=1)
-PARSED_TEXTS = 1000
 NAMES_AT_ONCE = 500  # in one statement; SQLite takes no more than 999 parameters in its older versions
 _COLUMNS = policies.c
-_TYPES = {column.name: column.type.python_type for column in policies.columns}
-
-
-class _RowInvalid(Exception):
-    """A row that is no policy; the message says why."""
-
-
-@dataclass(slots=True)
-class Page:
-    """Policies in the order of their names, and the rows among them that are none: name and reason."""
-
-    policies: list[StoredPolicy] = field(default_factory=list)
-    invalid: list[tuple[str, str]] = field(default_factory=list)
 
 
 class PolicyTable:
@@ -48,8 +30,7 @@ class PolicyTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # Domains with the same mail provider mostly have the same policy: parsed once, and one value in memory.
-        self._parse = lru_cache(maxsize=PARSED_TEXTS)(parse_policy)
+        self._rows = PolicyRows()
 
     def load_some(self, policy_domains: Collection[Domain]) -> Page:
         """Those policies of `policy_domains` that there are."""
@@ -59,7 +40,7 @@ class PolicyTable:
             for start in range(0, len(names), NAMES_AT_ONCE):
                 wanted = _COLUMNS.policy_domain.in_(names[start : start + NAMES_AT_ONCE])
                 for row in connection.execute(select(policies).where(wanted)):
-                    self._add(page, row)
+                    self._rows.add(page, row)
         return page
 
     def load_page(self, after: Domain | None, limit: int) -> Page:
@@ -71,7 +52,7 @@ class PolicyTable:
                 seen = len(page.policies) + len(page.invalid)
                 rows = connection.execute(query.limit(wanted).offset(seen)).all()
                 for row in rows:
-                    self._add(page, row)
+                    self._rows.add(page, row)
                 if len(rows) < wanted:
                     break
         return page
@@ -103,34 +84,6 @@ class PolicyTable:
         statement = delete(policies).where(_COLUMNS.policy_domain == bindparam("name"))
         with self._database.writing() as connection:
             connection.execute(statement, [{"name": str(name)} for name in policy_domains])
-
-    def _add(self, page: Page, row: Row[Any]) -> None:
-        try:
-            page.policies.append(self._read(row))
-        except _RowInvalid as exc:
-            page.invalid.append((str(row.policy_domain), str(exc)))
-
-    def _read(self, row: Row[Any]) -> StoredPolicy:
-        # SQLite keeps values of any type in any column.
-        for (name, kind), value in zip(_TYPES.items(), row, strict=True):
-            if not isinstance(value, kind):
-                raise _RowInvalid(f"{name} is no {kind.__name__}")
-        try:
-            policy = self._parse(row.policy_text.encode())
-            stored = StoredPolicy(
-                Domain.parse(row.policy_domain),
-                policy,
-                row.record_id,
-                fetched_at=from_micros(row.fetched_at),
-                last_used_at=from_micros(row.last_used_at),
-            )
-        except NameInvalid as exc:
-            raise _RowInvalid(str(exc.args[0])) from exc
-        except (PolicyInvalid, OverflowError, UnicodeError) as exc:
-            raise _RowInvalid(str(exc)) from exc
-        if (policy.mode.value, policy.max_age) != (row.mode, row.max_age):
-            raise _RowInvalid(f"mode {row.mode} and max_age {row.max_age} are not those of the policy text")
-        return stored
 
 
 def _values(stored: StoredPolicy) -> dict[str, object]:

@@ -12,6 +12,7 @@ from stsguard import __version__
 from stsguard.core.arrival import Arrival, SpoolEntry, Via
 from stsguard.core.received_record import ReceivedIntake, SavedIntake
 from stsguard.store.access import DatabaseAccess
+from stsguard.store.instants import from_micros
 
 if TYPE_CHECKING:
     from stsguard.store.received_table import RawIntake
@@ -75,8 +76,6 @@ class ReceivedStoreSql:
 
 
 def _entry(stored: "RawIntake") -> SpoolEntry:
-    from stsguard.store.schema import from_micros  # noqa: PLC0415 (SQLAlchemy takes its time to import)
-
     arrival = Arrival(
         via=Via(stored.via),
         received_at=from_micros(stored.received_at),

@@ -42,6 +42,7 @@ from stsguard.core.received_query import (
 )
 from stsguard.core.received_record import Standing
 from stsguard.store.database import Database
+from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.received_schema import (
     APART,
     received_daily,
@@ -52,7 +53,6 @@ from stsguard.store.received_schema import (
     received_reports,
 )
 from stsguard.store.rows import optional_instant
-from stsguard.store.schema import from_micros, to_micros
 
 _INTAKES, _REPORTS, _POLICIES, _DETAILS = (
     received_intakes.c,

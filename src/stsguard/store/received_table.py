@@ -26,6 +26,7 @@ from stsguard.core.received_record import (
 )
 from stsguard.core.received_report import ReceivedDetail
 from stsguard.store.database import Database
+from stsguard.store.instants import to_micros
 from stsguard.store.received_schema import (
     received_daily,
     received_daily_failures,
@@ -36,7 +37,6 @@ from stsguard.store.received_schema import (
     received_reports,
 )
 from stsguard.store.rows import insert_into, one_line, optional_micros
-from stsguard.store.schema import to_micros
 
 Values = dict[str, object]
 _INTAKES, _REPORTS, _KEYS = received_intakes.c, received_reports.c, received_keys.c

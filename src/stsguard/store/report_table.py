@@ -14,6 +14,7 @@ from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, R
 from stsguard.names import Domain
 from stsguard.store.counter_table import counted_days
 from stsguard.store.database import Database
+from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.rows import (
     Readable,
     RowInvalid,
@@ -23,7 +24,7 @@ from stsguard.store.rows import (
     optional_micros,
     read_rows,
 )
-from stsguard.store.schema import from_micros, report_deliveries, reports, session_counters, to_micros
+from stsguard.store.schema import report_deliveries, reports, session_counters
 
 MAX_ERROR_LENGTH = 500
 _REPORTS, _DELIVERIES, _COUNTERS = reports.c, report_deliveries.c, session_counters.c

@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
-from stsguard.store.schema import from_micros, to_micros
+from stsguard.store.instants import from_micros, to_micros
 
 R = TypeVar("R")
 T = TypeVar("T")

@@ -1,20 +1,14 @@
 """The tables as the newest migration leaves them; a test holds the two against each other.
 
-Instants are whole microseconds since 1970 (UTC) in an integer: exact in both databases, ordered, and with no time zone
-that a database, a driver or a session could shift. Days are UTC days as YYYY-MM-DD. Names are compared by octet, so
+Instants are as `instants` makes them. Days are UTC days as YYYY-MM-DD. Names are compared by octet, so
 that both databases page through them in the same order as Python sorts them.
 """
-
-from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy.types import TypeEngine
 
 from stsguard.core.counter_text import KEY_OCTETS
 from stsguard.names import MAX_NAME_OCTETS
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 metadata = MetaData()
 
@@ -131,17 +125,3 @@ report_deliveries = Table(
     Column("claimed_until", BigInteger, nullable=True),
     Index("report_deliveries_due", "state", "next_attempt_at"),
 )
-
-
-def to_micros(instant: datetime) -> int:
-    """An aware instant as it is stored."""
-    return (instant - _EPOCH) // _MICROSECOND
-
-
-def from_micros(micros: int) -> datetime:
-    """The instant that is stored as `micros`, in UTC.
-
-    Raises:
-        OverflowError: no calendar reaches that far.
-    """
-    return _EPOCH + timedelta(microseconds=micros)

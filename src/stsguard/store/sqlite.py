@@ -1,27 +1,21 @@
-"""The SQLite file: who may write it, how it is made, how connections to it behave, and the copy before a migration.
+"""The SQLite file: how it is made, its engines, and the copy before a migration.
 
-A database that can't be opened, is locked, damaged or empty is refused with the reason: it may hold the only proof that
-a destination demands TLS, so it is never moved aside, never recreated and never taken for an empty one.
-Every connection is opened for an existing file only. A new database is made under another name, and linked to its own
+A new database is made under another name, and linked to its own
 when it is complete.
 """
 
 import os
 import sqlite3
-import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import QueuePool
 
-from stsguard.store.faults import Refused, user
-
-READ_BUSY_SECONDS = 1.0  # a look-up waits for the store 2 s in all
-WRITE_BUSY_SECONDS = 5.0  # longer than any transaction of another stsguard process
+from stsguard.store.refused import Refused
+from stsguard.store.sqlite_file import READ_BUSY_SECONDS, connect, uri
 
 
 def engine(path: Path, *, writing: bool) -> Engine:
@@ -29,7 +23,7 @@ def engine(path: Path, *, writing: bool) -> Engine:
     so that no transaction fails in the middle because another process writes."""
     made = create_engine(
         "sqlite+pysqlite://",
-        creator=lambda: _connect(path, writing=writing),
+        creator=lambda: connect(path, writing=writing),
         poolclass=QueuePool,
         pool_size=1,
         max_overflow=0,
@@ -40,26 +34,6 @@ def engine(path: Path, *, writing: bool) -> Engine:
 
     event.listen(made, "begin", begin)
     return made
-
-
-def _connect(path: Path, *, writing: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        _uri(path, "rw"),
-        uri=True,
-        timeout=WRITE_BUSY_SECONDS if writing else READ_BUSY_SECONDS,
-        isolation_level=None,  # the driver begins no transactions of its own, or DDL would not be inside one
-        check_same_thread=False,  # one thread uses it, another one closes it
-    )
-    # A damaged text is one row's fault, found out where that row is read; it must not fail the whole query.
-    connection.text_factory = lambda octets: octets.decode("utf-8", "surrogateescape")
-    # FULL: a commit is on disk when it returns, so neither kill -9 nor a power loss takes a policy back.
-    for pragma in ("synchronous = FULL", "foreign_keys = ON", f"query_only = {'OFF' if writing else 'ON'}"):
-        connection.execute(f"PRAGMA {pragma}")
-    return connection
-
-
-def _uri(path: Path, mode: str) -> str:
-    return f"file:{quote(str(path))}?mode={mode}"
 
 
 def use_write_ahead_log(engine: Engine) -> None:
@@ -78,45 +52,6 @@ def use_write_ahead_log(engine: Engine) -> None:
         raw.close()
     if journal_mode != "wal":
         raise Refused(f"its file system allows no write-ahead log (journal mode {journal_mode})")
-
-
-def check_file(path: Path) -> bool:
-    """Whether the file is there; where it is, that nobody else can write it and that it is not empty.
-
-    Raises:
-        Refused: the directory or the file can't be used; what is wrong and what to do.
-    """
-    _check_directory(path.parent)
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        for rest in (f"{path}-wal", f"{path}-journal"):
-            if Path(rest).exists():
-                raise Refused(f"missing, but {rest} is there; put the file back") from None
-        return False
-    if not stat.S_ISREG(found.st_mode):
-        raise Refused("not a file")
-    if found.st_size == 0:
-        raise Refused("an empty file; put a good copy in its place, or remove it to begin with an empty one")
-    if found.st_mode & stat.S_IWOTH:
-        raise Refused(f"everyone may write it (mode {found.st_mode & 0o777:04o}); chmod 0600 {path}")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise Refused(f"can't be written by user {user()}")
-    return True
-
-
-def _check_directory(directory: Path) -> None:
-    try:
-        mode = directory.stat().st_mode
-    except FileNotFoundError:
-        raise Refused(f"the directory {directory} does not exist") from None
-    if not stat.S_ISDIR(mode):
-        raise Refused(f"{directory} is no directory")
-    # Who may write in the directory may replace the file.
-    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise Refused(f"everyone may write in the directory {directory}; chmod o-w {directory}")
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise Refused(f"the directory {directory} can't be written by user {user()}")
 
 
 def create(path: Path, fill: Callable[[Path], None]) -> None:
@@ -143,8 +78,8 @@ def keep_copy(path: Path, copy: Path) -> None:
     """
     with _new_file(copy) as new:
         with (
-            closing(sqlite3.connect(_uri(path, "ro"), uri=True, timeout=READ_BUSY_SECONDS)) as source,
-            closing(sqlite3.connect(_uri(new, "rw"), uri=True)) as target,
+            closing(sqlite3.connect(uri(path, "ro"), uri=True, timeout=READ_BUSY_SECONDS)) as source,
+            closing(sqlite3.connect(uri(new, "rw"), uri=True)) as target,
         ):
             source.backup(target)
         new.rename(copy)

@@ -7,7 +7,7 @@ from threading import Lock
 
 from sqlalchemy import Connection, inspect, text
 
-from stsguard.store.faults import Refused
+from stsguard.store.refused import Refused
 from stsguard.store.versions import VERSION_TABLE, Migrations
 
 _ADVISORY_LOCK = 0x73747367  # one migration at a time on PostgreSQL; "stsg"

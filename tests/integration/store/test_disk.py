@@ -29,7 +29,7 @@ if os.geteuid() == 0:
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
-from stsguard.store.faults import user
+from stsguard.store.refused import user
 async def main():
     try:
         await PolicyStoreSql(sys.argv[1]).open()

@@ -13,6 +13,7 @@ from stsguard.core.arrival import Via
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.received_record import Fate, SavedIntake, Signer, Standing
 from stsguard.store.database import open_database
+from stsguard.store.instants import to_micros
 from stsguard.store.received_schema import (
     received_daily,
     received_daily_failures,
@@ -23,7 +24,6 @@ from stsguard.store.received_schema import (
     received_reports,
 )
 from stsguard.store.received_table import MAX_SUM
-from stsguard.store.schema import to_micros
 from stsguard.store.stores import Stores
 from tests.integration.store.conftest import OpenStores
 from tests.received import NOW, detail, document, intake, policy, report_json

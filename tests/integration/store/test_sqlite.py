@@ -15,8 +15,8 @@ from sqlalchemy import create_engine
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
 from stsguard.store import sqlite
-from stsguard.store.faults import Refused
 from stsguard.store.policies import PolicyStoreSql
+from stsguard.store.refused import Refused
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import stored
 

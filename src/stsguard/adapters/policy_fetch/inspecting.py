@@ -20,10 +20,10 @@ from stsguard.adapters.policy_fetch.session import (
 )
 from stsguard.adapters.policy_fetch.tls import TlsConnection, tls_context, tls_context_for_dates_without_verification
 from stsguard.core.addresses import AddressGuard
+from stsguard.core.certificate_reader import certificate_facts
 from stsguard.core.errors import CertificateInvalid, FetchReason, PolicyFetchFailed, PolicyInvalid
 from stsguard.core.inspection import PolicyAt
 from stsguard.core.mtasts import Policy, parse_policy
-from stsguard.core.mxcheck import certificate_facts
 from stsguard.metrics import Counter
 from stsguard.names import Domain, NameInvalid
 
