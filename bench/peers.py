@@ -26,8 +26,12 @@ def mta_sts_resolver(*, install: bool) -> Path | None:
     return program if program.exists() else None
 
 
-def resolver_command(program: Path, directory: Path) -> tuple[list[str], Path]:
-    """The command that runs it with a cache that keeps all, and the socket at which it answers."""
+def resolver_command(program: Path, directory: Path, database: Path | None = None) -> tuple[list[str], Path]:
+    """The command that runs it with a cache that keeps all, in memory or in an SQLite file, and the socket at which it
+    answers."""
+    cache = "type: internal\n  options:\n    cache_size: 1100000"
+    if database is not None:
+        cache = f'type: sqlite\n  options:\n    filename: "{database}"'
     config, socket = directory / "resolver.yml", directory / "resolver.sock"
     config.write_text(
         f"""path: "{socket}"
@@ -35,9 +39,7 @@ mode: 0666
 shutdown_timeout: 2
 cache_grace: 86400
 cache:
-  type: internal
-  options:
-    cache_size: 1100000
+  {cache}
 default_zone:
   strict_testing: false
   timeout: 10
