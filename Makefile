@@ -10,8 +10,6 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env "PATH=$$PATH")
 STATE_DIR ?=
 CONFIG ?= /etc/stsguard/stsguard.toml
 SECONDS_EACH ?= 60
-# pymilter has no wheel: it is compiled.
-MILTER_PACKAGES := gcc libc6-dev libmilter-dev
 PYTEST := $(BIN)/python -m pytest -q
 
 export PYTHONDONTWRITEBYTECODE := 1
@@ -27,12 +25,9 @@ help:
 
 $(VENV)/.stamp: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/tools/install-packages.sh python3-venv
-	@tests/tools/install-packages.sh $(MILTER_PACKAGES)
-	@$(PYTHON) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("include"), "Python.h").stat()' 2>/dev/null \
-		|| tests/tools/install-packages.sh python3-dev
 	@echo "installing the Python packages into $(VENV), which takes a minute"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,milter,postgresql]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,postgresql]'
 	@touch $@
 
 $(PINNED)/.stamp: pyproject.toml tests/debian13.txt

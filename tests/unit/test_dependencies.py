@@ -10,7 +10,6 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [
     *PROJECT["dependencies"],
-    *PROJECT["optional-dependencies"]["milter"],
     *PROJECT["optional-dependencies"]["postgresql"],
 ]
 PARAGRAPHS = (ROOT / "docs/dependencies.md").read_text().split("\n\n")

@@ -1,38 +1,43 @@
-"""`stsguard milter`: the spool, the daemon that is told of domains, and libmilter's threads, as one process."""
+"""`stsguard milter`: the spool, the daemon that is told of domains, and the connections of Postfix, as one process."""
 
 import asyncio
 import grp
 import logging
 import os
 import signal
-from collections.abc import Callable
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoVerdict
-from contextlib import suppress
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 
 from stsguard import __version__
 from stsguard.adapters import systemd
 from stsguard.adapters.clock import SystemClock
 from stsguard.adapters.outbound_daemon import OutboundDaemon
-from stsguard.app.serving import address_text, open_listener
-from stsguard.app.settings import tell_of_settings
+from stsguard.app.serving import KEEP_PATH, address_text, end, feed_watchdog, open_listener
+from stsguard.app.settings import tell_of_changes, tell_of_settings
 from stsguard.config.intake_options import IntakeAction, RequireDkim
 from stsguard.config.model import Config, MilterConfig
 from stsguard.config.values import InetAddress, UnixAddress
 from stsguard.core.dkim_verdict import DkimStatus, DkimVerdict
-from stsguard.core.errors import ListenFailed, OperatorError, SpoolFailed
+from stsguard.core.errors import ListenFailed, SpoolFailed
 from stsguard.core.received_mail import MAX_MESSAGE_BYTES
 from stsguard.core.recipients import folded
 from stsguard.inbound.spool import Spool
 from stsguard.log import logger, outcome
+from stsguard.milter.connection import Connections
 from stsguard.milter.mail import Held, Intake
 from stsguard.milter.warming import Warming
 
 log = logger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # libmilter waits for these
+KEEPING = 16  # mails that are kept at the same time: each waits for the disk
+STOP_SECONDS = 10.0
 VERIFY_SECONDS = 8.0  # for keys to be looked up; Postfix waits no longer than content_timeout
 MAIL_OVERHEAD_BYTES = 262_144  # header and texts beside the report
 NO_VERDICT = DkimVerdict(DkimStatus.TEMPORARY, None, "", "the keys could not be looked up in time", False, None)
@@ -42,56 +47,77 @@ def run_milter(config: Config) -> None:
     """`stsguard milter`, until it is told to stop.
 
     Raises:
-        OperatorError, ListenFailed: it can't start; the message says what to do.
+        ListenFailed: it can't start; the message says what to do.
     """
-    try:
-        from stsguard.milter.connection import serve
-    except ImportError as exc:
-        raise OperatorError(
-            f"pymilter is missing ({exc}): install Debian's python3-milter, or stsguard[milter] by pip"
-        ) from exc
+    import uvloop
+
     tell_of_settings(config)
-    # Before any thread is there: a signal that another one got would end the process in the middle of a mail.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    stop = Event()
-    clock = SystemClock()
-    warming = Warming(OutboundDaemon(_admin_address(config)), clock, config.milter.warm_rate)
-    threads = [Thread(target=warming.run, args=(stop,), name="warming")] if config.milter.warm else []
-    verifying = _Verifying(config) if config.intake.require_dkim is RequireDkim.REJECT else None
-    intake = Intake(
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, partial(tell_of_changes, config))
+    listener = _listen(config.milter)
+    with ThreadPoolExecutor(KEEPING, "keeping") as executor, _warming(config) as warm:
+        connections = Connections(_intake(config, warm), executor)
+        if listener.family == socket.AF_UNIX:
+            server = await loop.create_unix_server(connections, sock=listener, **KEEP_PATH)
+        else:
+            server = await loop.create_server(connections, sock=listener)
+        where = address_text(config.milter.socket)
+        addresses = ",".join(config.intake.addresses)
+        outcome(log, logging.INFO, f"stsguard {__version__} is Postfix's milter", listen=where, addresses=addresses)
+        systemd.notify("READY=1", f"STATUS=Answering Postfix at {where}")
+        watching = asyncio.create_task(feed_watchdog())
+        await stop.wait()
+        systemd.notify("STOPPING=1")
+        await end(watching)
+        server.close()
+        await connections.close(STOP_SECONDS)
+
+
+def _intake(config: Config, warm: Callable[[str], None]) -> Intake:
+    verify = _verifier(config) if config.intake.require_dkim is RequireDkim.REJECT else None
+    return Intake(
         addresses=frozenset(map(folded, config.intake.addresses)),
         spool=_spool(config),
-        clock=clock,
+        clock=SystemClock(),
         held=Held(),
         # In base64 a report is a third longer.
         max_bytes=min(MAX_MESSAGE_BYTES, config.intake.max_compressed_bytes * 3 // 2 + MAIL_OVERHEAD_BYTES),
         discard=config.milter.intake_action is IntakeAction.DISCARD,
-        verify=verifying.verify if verifying is not None else None,
-        warm=warming.note if config.milter.warm else lambda _next_hop: None,
+        verify=verify,
+        warm=warm,
     )
-    for thread in threads:
-        thread.start()
+
+
+@contextmanager
+def _warming(config: Config) -> Iterator[Callable[[str], None]]:
+    """What takes the next hops to be looked up; its thread ends with the context."""
+    if not config.milter.warm:
+        yield lambda _next_hop: None
+        return
+    warming = Warming(OutboundDaemon(_admin_address(config)), SystemClock(), config.milter.warm_rate)
+    stop = threading.Event()
+    thread = threading.Thread(target=warming.run, args=(stop,), name="warming")
+    thread.start()
     try:
-        serve(_libmilter_socket(config.milter), intake, _opened(config))
+        yield warming.note
     finally:
-        systemd.notify("STOPPING=1")
         stop.set()
-        for thread in threads:
-            thread.join()
-        if verifying is not None:
-            verifying.close()
+        thread.join()
 
 
-def _opened(config: Config) -> Callable[[], None]:
-    def opened() -> None:
-        where = address_text(config.milter.socket)
-        if isinstance(config.milter.socket, UnixAddress):
-            _give_to(config.milter.socket.path, config.milter)
-        addresses = ",".join(config.intake.addresses)
-        outcome(log, logging.INFO, f"stsguard {__version__} is Postfix's milter", listen=where, addresses=addresses)
-        systemd.notify("READY=1", f"STATUS=Answering Postfix at {where}")
-
-    return opened
+def _listen(milter: MilterConfig) -> socket.socket:
+    listener = open_listener(milter.socket, milter.socket_mode)
+    if isinstance(milter.socket, UnixAddress):
+        _give_to(milter.socket.path, milter)
+    return listener
 
 
 def _give_to(path: Path, milter: MilterConfig) -> None:
@@ -103,19 +129,6 @@ def _give_to(path: Path, milter: MilterConfig) -> None:
         path.chmod(milter.socket_mode)
     except (OSError, KeyError) as exc:
         raise ListenFailed(f"[milter] socket_group and socket_mode can't be given to {path}: {exc}") from exc
-
-
-def _libmilter_socket(milter: MilterConfig) -> str:
-    """The socket as libmilter writes it. It is opened once by us, which tells better what is wrong."""
-    address = milter.socket
-    open_listener(address, 0o600).close()
-    match address:
-        case UnixAddress(path):
-            with suppress(FileNotFoundError):
-                path.unlink()
-            return f"unix:{path}"
-        case InetAddress(host, port):
-            return f"inet6:{port}@{host}" if ":" in host else f"inet:{port}@{host}"
 
 
 def _admin_address(config: Config) -> Path | tuple[str, int]:
@@ -139,29 +152,21 @@ def _spool(config: Config) -> Spool:
     return spool
 
 
-class _Verifying:
-    """DKIM verification for libmilter's threads: an event loop in a thread of its own."""
+def _verifier(config: Config) -> Callable[[bytes, datetime], DkimVerdict]:
+    """Verifies signatures for the threads that keep mails; look-ups are made on the loop that runs now."""
+    from stsguard.adapters.dkim_verifier import DkimVerifier
+    from stsguard.adapters.public_suffix_file import load_public_suffixes
+    from stsguard.app.parts import build_resolver
 
-    def __init__(self, config: Config) -> None:
-        from stsguard.adapters.dkim_verifier import DkimVerifier
-        from stsguard.adapters.public_suffix_file import load_public_suffixes
-        from stsguard.app.parts import build_resolver
+    loop = asyncio.get_running_loop()
+    verifier = DkimVerifier(build_resolver(config)[0], load_public_suffixes())
 
-        self._loop = asyncio.new_event_loop()
-        self._verifier = DkimVerifier(build_resolver(config)[0], load_public_suffixes())
-        self._thread = Thread(target=self._loop.run_forever, name="verifying", daemon=True)
-        self._thread.start()
-
-    def verify(self, message: bytes, received_at: datetime) -> DkimVerdict:
-        """The verdict, or that there is none in time."""
-        future = asyncio.run_coroutine_threadsafe(self._verifier.verify(message, received_at), self._loop)
+    def verify(message: bytes, received_at: datetime) -> DkimVerdict:
+        future = asyncio.run_coroutine_threadsafe(verifier.verify(message, received_at), loop)
         try:
             return future.result(VERIFY_SECONDS)
         except NoVerdict:
             future.cancel()
             return NO_VERDICT
 
-    def close(self) -> None:
-        """End the thread."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+    return verify

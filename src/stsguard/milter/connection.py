@@ -1,146 +1,190 @@
-"""The milter protocol, by pymilter: one object for each SMTP connection, called on that connection's thread.
+"""One connection of an smtpd(8) to the milter, on the event loop: several mails after each other.
 
-Postfix is asked for no more than is needed: recipients without waiting for an answer, header and body only of a mail
-to a report address, byte for byte (SMFIP_HDR_LEADSPC), since its DKIM signature is verified later. Every other mail
-costs one exchange, at DATA, by which the milter is done with it.
+Postfix is asked for no more than is needed: recipients, without waiting for an answer, with the macros that tell of
+them and of the client; header and body only of a mail to a report address, octet by octet, since its DKIM signature is
+verified later. Every other mail costs one exchange, at DATA, by which the milter is done with it. A fault of ours is
+logged, and no mail waits for it but one that is a report and nothing else.
 """
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from functools import partial
-from typing import Any
+from typing import cast
 
-import Milter
-import milter as libmilter
-
-from stsguard.core.errors import ListenFailed
-from stsguard.discovery.supervisor import contained
+from stsguard.core import milter_protocol as protocol
+from stsguard.core.milter_protocol import Agreement, PacketInvalid
+from stsguard.discovery.supervisor import contained, supervised
+from stsguard.log import logger, outcome
 from stsguard.milter.mail import Answer, Intake, Mail, Ruling
 
-NAME = "stsguard"
+log = logger(__name__)
+
+MACROS = "{rcpt_mailer} {rcpt_host} {client_addr}"
 ANSWERS = {
-    Answer.ACCEPT: Milter.ACCEPT,
-    Answer.DISCARD: Milter.DISCARD,
-    Answer.TEMPFAIL: Milter.TEMPFAIL,
-    Answer.REJECT: Milter.REJECT,
+    Answer.ACCEPT: protocol.ACCEPT,
+    Answer.DISCARD: protocol.DISCARD,
+    Answer.TEMPFAIL: protocol.TEMPFAIL,
 }
-BACKLOG = 200  # a Postfix with hundreds of smtpd(8) processes connects at once after a restart
+NOTHING_AGREED = Agreement(b"", frozenset(), leading_space=False)
 
 
-@Milter.header_leading_space
-class Connection(Milter.Base):  # type: ignore[misc] # pymilter has no types
-    """One SMTP connection; several mails after each other. A fault of ours is logged, and no mail waits for it but one
-    that is a report and nothing else."""
+class Connections:
+    """The connections that there are, and the mails that are being kept."""
 
-    intake: Intake  # of the class that `serve` makes
+    def __init__(self, intake: Intake, executor: Executor) -> None:
+        self._intake = intake
+        self._executor = executor
+        self._open: set[Connection] = set()
+        self._keeping: set[asyncio.Task[bool]] = set()
 
-    def __init__(self) -> None:
-        self._client = ""
+    def __call__(self) -> "Connection":
+        """A new one, as `create_server` wants it."""
+        return Connection(self._intake, self._open, self._keep)
+
+    async def close(self, limit_seconds: float) -> None:
+        """End them, once the mails are kept that are under way."""
+        if self._keeping:
+            await asyncio.wait(self._keeping, timeout=limit_seconds)
+        for connection in tuple(self._open):
+            connection.end()
+
+    def _keep(self, mail: Mail, queue_id: str, done: Callable[[Ruling], None]) -> None:
+        """Keep a mail, which takes a sync of the disk, in another thread."""
+
+        async def work() -> None:
+            rulings: list[Ruling] = []
+
+            async def finish() -> None:
+                loop = asyncio.get_running_loop()
+                rulings.append(await loop.run_in_executor(self._executor, mail.finish, queue_id))
+
+            await supervised("milter mail", finish())
+            done(rulings[0] if rulings else mail.after_fault())
+
+        task = asyncio.get_running_loop().create_task(supervised("milter", work()))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+
+class Connection(asyncio.Protocol):
+    """One of them."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        connections: "set[Connection]",
+        keep: Callable[[Mail, str, Callable[[Ruling], None]], None],
+    ) -> None:
+        self._intake = intake
+        self._connections = connections
+        self._keep = keep
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._agreement = NOTHING_AGREED
+        self._macros: dict[str, str] = {}
         self._mail: Mail | None = None
+        self._busy = False
 
-    @Milter.noreply
-    def connect(self, _hostname: str, _family: int, address: Any) -> int:
-        """Who the client is: for inet and inet6 (address, port, …)."""
-        self._client = address[0] if isinstance(address, tuple) else ""
-        return int(Milter.CONTINUE)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Postfix is there."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass
+        self._connections.add(self)
 
-    @Milter.noreply
-    @Milter.decode("bytes")
-    def envrcpt(self, path: bytes, *_parameters: bytes) -> int:
-        """RCPT TO, accepted by Postfix."""
-        if self._mail is None:
-            self._mail = Mail(self.intake, self._client)
-        mailer, host = self.getsymval("{rcpt_mailer}"), self.getsymval("{rcpt_host}")
-        contained("milter recipient", partial(self._mail.add_recipient, path, mailer or "", host or ""))
-        return int(Milter.CONTINUE)
-
-    def data(self) -> int:
-        """All recipients are known: with no report address among them this is the end."""
-        if self._mail is not None and self._mail.wanted:
-            return int(Milter.CONTINUE)
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """It is gone."""
+        self._transport = None
+        self._connections.discard(self)
         self._forget()
-        return int(Milter.ACCEPT)
 
-    @Milter.noreply
-    @Milter.decode("bytes")
-    def header(self, name: str, value: bytes) -> int:
-        """One field, its value as it came but for the line ends."""
-        field = name.encode("utf-8", "surrogateescape") + b":" + value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        return self._add(field + b"\r\n")
+    def data_received(self, data: bytes) -> None:
+        """What it says. While a mail is being kept it says nothing, but for giving up."""
+        self._buffer += data
+        if self._busy:
+            if len(self._buffer) > protocol.MAX_PACKET_BYTES:
+                self.end()
+        elif not contained("milter connection", self._read):
+            self.end()
 
-    @Milter.noreply
-    def eoh(self) -> int:
-        """The empty line."""
-        return self._add(b"\r\n")
+    def end(self) -> None:
+        """Close it. Postfix goes on without the milter, as main.cf says."""
+        if self._transport is not None:
+            self._transport.abort()
 
-    @Milter.noreply
-    def body(self, octets: bytes) -> int:
-        """A piece of the body."""
-        return self._add(octets)
+    def _read(self) -> None:
+        try:
+            for command, octets in protocol.take_packets(self._buffer):
+                self._obey(command, octets)
+                if self._busy or self._transport is None:
+                    return
+        except PacketInvalid as exc:
+            outcome(log, 30, "not the milter protocol, connection closed", reason=str(exc))
+            self.end()
 
-    def _add(self, octets: bytes) -> int:
-        if self._mail is not None:
-            contained("milter content", partial(self._mail.add, octets))
-        return int(Milter.CONTINUE)
+    def _obey(self, command: bytes, octets: bytes) -> None:
+        if command == protocol.MACROS:
+            if octets[:1] in (protocol.RECIPIENT, protocol.END):
+                self._macros |= protocol.parse_macros(octets[1:])
+        elif command == protocol.NEGOTIATE:
+            self._agreement = protocol.negotiate(octets, MACROS)
+            self._write(self._agreement.answer)
+        elif command == protocol.DATA:
+            wanted = self._mail is not None and self._mail.wanted
+            if not wanted:
+                self._forget()
+            self._write(protocol.CONTINUE if wanted else protocol.ACCEPT)
+        elif command == protocol.END:
+            self._end_of_mail(octets)
+        elif command in (protocol.ABORT, protocol.QUIT_NEW):
+            self._forget()
+        elif command == protocol.QUIT:
+            self.end()
+        else:
+            self._take(command, octets)
+            if command not in self._agreement.quiet:
+                self._write(protocol.CONTINUE)
 
-    def eom(self) -> int:
-        """The end: the report is kept before this answers."""
+    def _take(self, command: bytes, octets: bytes) -> None:
+        """Something of which the mail consists."""
+        if command == protocol.RECIPIENT:
+            if self._mail is None:
+                self._mail = Mail(self._intake, self._macros.get("{client_addr}", ""))
+            path = octets.partition(b"\0")[0]
+            mailer, host = (self._macros.get(name, "") for name in ("{rcpt_mailer}", "{rcpt_host}"))
+            contained("milter recipient", partial(self._mail.add_recipient, path, mailer, host))
+        elif self._mail is None:
+            return
+        elif command == protocol.HEADER:
+            self._mail.add(protocol.header_field(octets, leading_space=self._agreement.leading_space))
+        elif command == protocol.END_OF_HEADER:
+            self._mail.add(b"\r\n")
+        elif command == protocol.BODY:
+            self._mail.add(octets)
+
+    def _end_of_mail(self, octets: bytes) -> None:
         mail, self._mail = self._mail, None
-        if mail is None:
-            return int(Milter.ACCEPT)
-        rulings: list[Ruling] = []
-        queue_id = self.getsymval("i") or ""
-        if not contained("milter mail", lambda: rulings.append(mail.finish(queue_id))):
-            rulings = [mail.after_fault()]
-        ruling = rulings[0]
+        queue_id, self._macros = self._macros.get("i", ""), {}
+        if mail is None or not mail.wanted:
+            self._write(protocol.ACCEPT)
+            return
+        mail.add(octets)
+        self._busy = True
+        self._keep(mail, queue_id, self._rule)
+
+    def _rule(self, ruling: Ruling) -> None:
+        """Answer for the mail that has been kept, or not."""
         for path in ruling.taken_off:
-            contained("milter recipient", partial(self.delrcpt, path.decode("utf-8", "surrogateescape")))
-        if ruling.reply is not None:
-            code, enhanced, text = ruling.reply
-            self.setreply(code, enhanced, text.replace("%", "%%"))
-        return int(ANSWERS[ruling.answer])
+            self._write(protocol.delete_recipient(path))
+        self._write(protocol.refuse(*ruling.reply) if ruling.reply is not None else ANSWERS[ruling.answer])
+        self._busy = False
+        self.data_received(b"")
 
-    def abort(self) -> int:
-        """RSET, or the client went away."""
-        self._forget()
-        return int(Milter.CONTINUE)
-
-    def close(self) -> int:
-        """The end of the connection."""
-        self._forget()
-        return int(Milter.CONTINUE)
+    def _write(self, octets: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(octets)
 
     def _forget(self) -> None:
         if self._mail is not None:
             self._mail.drop()
         self._mail = None
-
-
-def serve(socket: str, intake: Intake, opened: Callable[[], None]) -> None:
-    """Answer Postfix at `socket`, in libmilter's form, until SIGTERM; `opened` is called once it is open.
-
-    Signals are libmilter's: SIGTERM, SIGINT and SIGHUP have to be blocked in all threads.
-
-    Raises:
-        ListenFailed: the socket can't be opened.
-    """
-    Milter.factory = type("Served", (Connection,), {"intake": intake})
-    libmilter.set_flags(Milter.DELRCPT)
-    # What is not contained is a fault of ours: no mail waits for it.
-    libmilter.set_exception_policy(Milter.CONTINUE)
-    libmilter.set_connect_callback(Milter.connect_callback)
-    libmilter.set_envrcpt_callback(lambda context, *octets: context.getpriv().envrcpt_bytes(*octets))
-    libmilter.set_header_callback(lambda context, name, value: context.getpriv().header_bytes(name, value))
-    libmilter.set_eoh_callback(lambda context: context.getpriv().eoh())
-    libmilter.set_body_callback(lambda context, octets: context.getpriv().body(octets))
-    libmilter.set_eom_callback(lambda context: context.getpriv().eom())
-    libmilter.set_abort_callback(lambda context: context.getpriv().abort())
-    libmilter.set_close_callback(Milter.close_callback)
-    libmilter.setconn(socket)
-    libmilter.setbacklog(BACKLOG)
-    libmilter.register(NAME, data=lambda context: context.getpriv().data(), negotiate=Milter.negotiate_callback)
-    try:
-        libmilter.opensocket(False)
-    except libmilter.error as exc:
-        raise ListenFailed(f"libmilter can't listen at {socket}: {exc}") from exc
-    opened()
-    libmilter.main()
+        self._macros = {}
