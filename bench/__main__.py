@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import results, world
 
-BENCHES = ("socketmap", "discovery", "policy_host", "startup", "maillog", "reports", "sessions", "intake")
+BENCHES = ("socketmap", "discovery", "policy_host", "startup", "maillog", "reports", "sessions", "intake", "milter")
 
 
 def main(arguments: list[str]) -> int:
