@@ -1,6 +1,6 @@
 """`make demo`: what stsguard makes a real Postfix do, for destinations good and bad, beside what the RFCs demand, and
-what it reports of it, beside what Postfix alone would have reported. Then a domain of our own: added, served with a
-certificate by ACME, and brought to enforce.
+what it reports of it, beside what Postfix alone would have reported. These reports are mailed, taken in and added up.
+Then a domain of our own: added, served with a certificate by ACME, and brought to enforce.
 
 All is real and nothing leaves the machine: a private namespace with signed DNS, a validating resolver, an HTTPS policy
 host, MX servers, `stsguard outbound`, and this system's Postfix with a configuration and a queue of its own. Exit
@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from tests.lab import hosting_demo, postfix
+from tests.lab import hosting_demo, postfix, received_demo
 from tests.lab.hosting import what_is_missing as what_hosting_misses
 from tests.lab.hosting_demo import Story, hosting_story
 from tests.lab.lab import Lab, PostfixPlan, what_is_missing
 from tests.lab.maillog import Outcome
 from tests.lab.namespace import LabFailed
+from tests.lab.received_demo import Taken, taken_in
 from tests.lab.report_cases import BY_SCENARIO
 from tests.lab.reports import NOTHING, Heard, built_as_expected, postfix_alone
 from tests.lab.runner import SETTINGS, Campaign, RunResult, Version
@@ -101,7 +102,7 @@ def main() -> int:
         print(f"demo: {time.monotonic() - started:4.1f} s  {text}", file=sys.stderr, flush=True)
 
     try:
-        results, story = _results(progress)
+        results, taken, story = _results(progress)
     except LabFailed as exc:
         print(f"demo: {exc}", file=sys.stderr)
         return 2
@@ -112,19 +113,20 @@ def main() -> int:
     print(f"\nThe reports of today ({results[0].run.version.postfix} is heard by its log):\n\n{_report_table(results)}")
     if any(result.alone is None for result in results):
         print(f"\nThis Postfix ({results[0].run.version.postfix}) has no TLSRPT; in brackets what 3.10 alone reports.")
+    print(f"\nTaken in a day later, by mail through Postfix and stsguard milter:\n\n{_taken_text(taken)}")
     print(f"\nA domain of our own, on a clock that the demo moves:\n\n{_story_table(story)}")
     disagreeing = [result for result in results if not result.agrees]
     for result in disagreeing:
         print(f"\n{result.run}\n  report: expected {result.expected}, got {result.reported}")
     verdict = "all agree" if not disagreeing else f"{len(disagreeing)} DISAGREE"
     hosted = "brought to enforce" if story.agrees else "NOT AS IT HAS TO BE"
-    print(
-        f"\n{len(results)} destinations, {verdict}; a domain of our own, {hosted}; {time.monotonic() - started:.0f} s"
-    )
-    return 1 if disagreeing or not story.agrees else 0
+    received = f"{taken.counted} reports taken in" if taken.agrees else f"of {taken.sent} REPORTS {taken.counted} COUNT"
+    seconds = time.monotonic() - started
+    print(f"\n{len(results)} destinations, {verdict}; {received}; a domain of our own, {hosted}; {seconds:.0f} s")
+    return 1 if disagreeing or not taken.agrees or not story.agrees else 0
 
 
-def _results(progress: Callable[[str], None]) -> tuple[list[Shown], Story]:
+def _results(progress: Callable[[str], None]) -> tuple[list[Shown], Taken, Story]:
     version = _version()
     heard = _heard(version)
     scenarios = [replace(BY_NAME[name], daemon=MAIN_DAEMON) for name, _, _ in DESTINATIONS]
@@ -135,14 +137,18 @@ def _results(progress: Callable[[str], None]) -> tuple[list[Shown], Story]:
         policy_map=f"socketmap:unix:stsguard/{MAIN_DAEMON}.sock:{version.map_name}",
         settings=heard.postfix_settings(),
         tlsrpt=not version.is_37,
+        services=received_demo.services(),
     )
     with Lab([plan]) as lab:
         progress("publishing the destinations, starting stsguard")
-        settings = {MAIN_DAEMON: SETTINGS[MAIN_DAEMON]}
+        settings = {MAIN_DAEMON: {**SETTINGS[MAIN_DAEMON], **received_demo.REPORTS}}
         campaign = Campaign(lab, scenarios, [version], settings=settings, sessions={MAIN_DAEMON: [heard.section()]})
 
         async def run() -> list[Shown]:
             await campaign.prepare()
+            await received_demo.prepare(
+                lab, [campaign.world(scenario.name, version.postfix).domain for scenario in scenarios]
+            )
             await campaign.start()
             progress("sending a message to each")
             try:
@@ -174,10 +180,11 @@ def _results(progress: Callable[[str], None]) -> tuple[list[Shown], Story]:
             ]
 
         results = lab.call(run())
+        taken = lab.call(taken_in(lab, campaign.daemon(), progress))
         progress("a domain of our own: its DNS, a CA, stsguard inbound")
         story = lab.call(hosting_story(lab, progress))
     progress("everything is stopped, and nothing of it is left")
-    return results, story
+    return results, taken, story
 
 
 def _version() -> Version:
@@ -221,6 +228,11 @@ def _table(results: list[Shown]) -> str:
             )
         )
     return _columns(rows, COLUMNS)
+
+
+def _taken_text(taken: Taken) -> str:
+    sent = f"{taken.sent} reports sent, of {taken.sessions} sessions; stsguard received summary:"
+    return f"{sent}\n\n{textwrap.indent(taken.summary.strip(), '  ')}"
 
 
 def _story_table(story: Story) -> str:

@@ -48,6 +48,11 @@ def _libfaketime() -> str:
     return str(next(Path(LIBFAKETIME[0]).glob(LIBFAKETIME[1]), ""))
 
 
+def ahead(time: str) -> dict[str, str]:
+    """The environment of a program whose clock is ahead by that, as faketime(1) writes it: `3d`, `26h`."""
+    return {"LD_PRELOAD": _libfaketime(), "FAKETIME": f"+{time}", "FAKETIME_DONT_RESET": "1"}
+
+
 class Hosting:
     """The programs, in a lab that runs. `days` is how far their clock is ahead."""
 
@@ -207,7 +212,7 @@ class Hosting:
     def environment(self) -> dict[str, str]:
         """The clock, and whom to trust."""
         trusted = {"SSL_CERT_FILE": str(DIRECTORY / "bundle.pem")}
-        return {**trusted, "LD_PRELOAD": _libfaketime(), "FAKETIME": f"+{self.days}d", "FAKETIME_DONT_RESET": "1"}
+        return {**trusted, **ahead(f"{self.days}d")}
 
     def _outside(self, inside: Path) -> Path:
         return self._lab.outside(inside)
@@ -297,6 +302,7 @@ class Hosting:
     async def _start_programs(self) -> None:
         await self._spawn("knot", ["knotd", "-c", str(DIRECTORY / "knot/knot.conf")])
         await self._spawn("inbound", [str(EXECUTABLE), "inbound", "--config", str(self.config_file)])
+        await self._until_listening(POLICY_HOST, 443)  # outbound does not soon ask again whoever did not answer
         assert self.outbound is not None
         self.outbound.environment = self.environment
         await self.outbound.start()
@@ -307,6 +313,19 @@ class Hosting:
         async with asyncio.timeout(LIMIT_SECONDS):
             while not self._outside(DIRECTORY / "resolver.sock").exists():  # noqa: ASYNC110 (the same)
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _until_listening(self, address: str, port: int) -> None:
+        limit = time.monotonic() + LIMIT_SECONDS
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(address, port)
+            except OSError as exc:
+                if time.monotonic() > limit:
+                    raise LabFailed(f"nobody listens at {address} port {port}\n{self.log()}") from exc
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
 
     async def _spawn(self, name: str, command: list[str]) -> None:
         with (self._outside(DIRECTORY) / f"{name}.log").open("ab") as log:

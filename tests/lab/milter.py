@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from stsguard.core.arrival import SpoolEntry
@@ -32,13 +33,20 @@ class Milter:
     """One milter with configuration and spool of its own; the spool outlives `kill` and `start`."""
 
     def __init__(
-        self, namespace: Namespace, name: str, port: int, settings: Mapping[str, Mapping[str, Value]] | None = None
+        self,
+        namespace: Namespace,
+        name: str,
+        port: int,
+        settings: Mapping[str, Mapping[str, Value]] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._namespace = namespace
         self.name = name
         self.port = port
         self.directory = LAB / f"milter-{name}"
         self._settings = settings or {}
+        self._environment = dict(environment or {})
         self._program: Program | None = None
 
     @property
@@ -62,7 +70,8 @@ class Milter:
         before = len(self.log())
         with (outside / "log").open("ab") as log:
             command = [str(EXECUTABLE), "milter", "--config", str(self.directory / "stsguard.toml")]
-            self._program = await asyncio.to_thread(self._namespace.spawn, command, log)
+            spawn = partial(self._namespace.spawn, command, log, environment=self._environment)
+            self._program = await asyncio.to_thread(spawn)
         limit = time.monotonic() + LIMIT_SECONDS
         while SAID not in self.log()[before:]:
             if not self._program.running or time.monotonic() > limit:
