@@ -157,26 +157,30 @@ def dns_message(data: bytes) -> None:
 
 
 def http_response(data: bytes) -> None:
-    """A response to a policy fetch, in pieces whose size the first octet gives, until the TLS session ends."""
-    from stsguard.adapters.policy_fetch.response import PolicyResponse
+    """A response to a policy fetch, in pieces whose size the first octet gives, until the TLS session ends.
+
+    Read as a fetch reads it, and by h11 alone: the outcome is the same.
+    """
+    from stsguard.adapters.policy_fetch.response import FullResponse, PolicyResponse
     from stsguard.core.errors import PolicyFetchFailed
     from stsguard.names import Domain
 
-    response = PolicyResponse(Domain("mta-sts.example.test"), max_size_bytes=512)
     size = data[0] or 256 if data else 1
-    body: bytes | None = None
-    try:
-        for start in range(1, len(data), size):
-            body = response.receive(data[start : start + size])
-            if body is not None:
-                break
-        else:
-            body = response.finish()
-    except PolicyFetchFailed as exc:
-        _check_message(str(exc))
-        return
-    assert body is not None
-    assert len(body) <= 512
+
+    def read(response: PolicyResponse | FullResponse) -> bytes | str:
+        try:
+            for start in range(1, len(data), size):
+                body = response.receive(data[start : start + size])
+                if body is not None:
+                    return body
+            return response.finish()
+        except PolicyFetchFailed as exc:
+            _check_message(str(exc))
+            return exc.reason.code
+
+    outcome = read(PolicyResponse(Domain("mta-sts.example.test"), max_size_bytes=512))
+    assert outcome == read(FullResponse(max_size_bytes=512))
+    assert isinstance(outcome, str) or len(outcome) <= 512
 
 
 def certificate(data: bytes) -> None:

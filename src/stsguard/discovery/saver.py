@@ -6,10 +6,11 @@ store that hangs or is full holds nobody up: after a bounded wait the policy is 
 
 import asyncio
 import logging
-from itertools import islice
+from itertools import chain, islice
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.policycache import StoredPolicy
+from stsguard.discovery.limits import TimeLimit
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -22,6 +23,7 @@ save_failures = Counter("store_save_failures_total", "Transactions that could no
 RETRY_SECONDS = 30.0
 WAIT_SECONDS = 5.0
 BATCH = 500
+PAUSE_SECONDS = 0.01  # between transactions: what one costs is shared by all that come in meanwhile
 
 
 class PolicySaver:
@@ -32,7 +34,8 @@ class PolicySaver:
         self._pending: dict[Domain, StoredPolicy] = {}
         self._forget: dict[Domain, None] = {}
         self._changed = asyncio.Event()
-        self._written = asyncio.Event()  # replaced by a new one after each transaction
+        self._waiting: dict[Domain, list[asyncio.Future[None]]] = {}
+        self._limit: TimeLimit[asyncio.Future[None]] = TimeLimit(WAIT_SECONDS, _wake)
         self.failing_since: float | None = None
         self.problem = ""  # of the last transaction that could not be written
 
@@ -52,12 +55,14 @@ class PolicySaver:
     async def save(self, stored: StoredPolicy) -> None:
         """Write `stored`, and return when it is on disk or after `WAIT_SECONDS`: then it is written later."""
         self.save_later(stored)
-        try:
-            async with asyncio.timeout(WAIT_SECONDS):
-                while self._pending.get(stored.policy_domain) is stored and self.failing_since is None:
-                    await self._written.wait()
-        except TimeoutError:
-            pass
+        if self.failing_since is None:
+            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(stored.policy_domain, []).append(written)
+            self._limit.add(written)
+            try:
+                await written
+            finally:
+                self._limit.discard(written)
         if self._pending.get(stored.policy_domain) is stored:
             outcome(log, logging.WARNING, "policy used but not stored yet", policy_domain=stored.policy_domain)
 
@@ -79,6 +84,7 @@ class PolicySaver:
             await self._changed.wait()
             try:
                 await self.flush()
+                await asyncio.sleep(PAUSE_SECONDS)
             except StoreUnavailable as exc:
                 self._fail(exc)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -89,11 +95,9 @@ class PolicySaver:
         if self.failing_since is None:
             self.failing_since = asyncio.get_running_loop().time()
         outcome(log, logging.ERROR, "policies can't be stored, trying again", reason=exc, unsaved=self.unsaved)
-        self._wake()
-
-    def _wake(self) -> None:
-        written, self._written = self._written, asyncio.Event()
-        written.set()
+        waiting, self._waiting = self._waiting, {}
+        for written in chain.from_iterable(waiting.values()):
+            _wake(written)
 
     async def flush(self) -> None:
         """Write all that waits.
@@ -116,7 +120,18 @@ class PolicySaver:
             for stored in batch:
                 if self._pending.get(stored.policy_domain) is stored:
                     del self._pending[stored.policy_domain]
+                    self._tell(stored.policy_domain)
             for policy_domain in gone:
                 self._forget.pop(policy_domain, None)
-            self._wake()
+                self._tell(policy_domain)
         self._changed.clear()
+
+    def _tell(self, policy_domain: Domain) -> None:
+        """Nothing more waits to be written for `policy_domain`."""
+        for written in self._waiting.pop(policy_domain, ()):
+            _wake(written)
+
+
+def _wake(written: "asyncio.Future[None]") -> None:
+    if not written.done():
+        written.set_result(None)

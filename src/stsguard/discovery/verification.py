@@ -325,6 +325,9 @@ class MxVerifier:
             or (host.told is not None and _significance(host.told) == _significance(verdict))
         ):
             return
+        if host.told is None and verdict.rfc_valid is None and not verdict.certificates:
+            host.told = verdict  # nothing conclusive, which is what was known before: no decision changes by it
+            return
         notable = _is_confirmed_fault(verdict) or (host.told is not None and _is_confirmed_fault(host.told))
         host.told = verdict
         outcome(

@@ -95,8 +95,8 @@ class PolicyStore(Protocol):
     async def close(self) -> None:
         """Close it; what was saved is on disk already."""
 
-    async def load_policy(self, policy_domain: Domain) -> StoredPolicy | None:
-        """The stored policy, expired or not; None where there is none.
+    def load_policy(self, policy_domain: Domain) -> Awaitable[StoredPolicy | None]:
+        """The stored policy, expired or not; None where there is none. It may be under way as soon as it is called.
 
         Raises:
             StoreUnavailable: it can't be read, within a bounded time.

@@ -7,7 +7,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,20 +24,11 @@ if TYPE_CHECKING:
     from stsguard.store.policy_rows import Page
 
 log = logger(__name__)
+READ_PAUSE_SECONDS = 0.005  # between two reads
+
+_Asked = dict[Domain, "list[asyncio.Future[StoredPolicy | None]]"]
+
 rows_invalid = Counter("store_rows_invalid_total", "Stored policies that could not be read; they are left as they are.")
-
-
-@dataclass(slots=True, eq=False)
-class _Asked:
-    """The policies for the next read, and what it gives."""
-
-    page: "asyncio.Future[Page]"
-    names: set[Domain] = field(default_factory=set)
-
-    def fail(self, exc: StoreUnavailable) -> None:
-        """Tell whoever still waits."""
-        self.page.set_exception(exc)
-        self.page.exception()  # nobody may be left to hear of it
 
 
 class PolicyStoreSql:
@@ -53,7 +43,7 @@ class PolicyStoreSql:
     ) -> None:
         self._access = DatabaseAccess(database) if isinstance(database, str) else database
         self._now = now
-        self._asked: _Asked | None = None
+        self._asked: _Asked = {}  # for the next read
         self._reading: asyncio.Task[None] | None = None
         self._early: EarlyPolicies | None = None
         self._early_thread = StoreThread("stsguard-store-early")
@@ -99,43 +89,40 @@ class PolicyStoreSql:
         await self._end_early()
         await self._access.close()
 
-    async def load_policy(self, policy_domain: Domain) -> StoredPolicy | None:
-        """The stored policy, expired or not; None where there is none.
+    def load_policy(self, policy_domain: Domain) -> "asyncio.Future[StoredPolicy | None]":
+        """The stored policy, expired or not; None where there is none. The read is under way when this returns.
 
         Raises:
             StoreUnavailable: it can't be read within 2 s, or what is stored is no policy: an enforce policy may have
                 been there.
         """
-        if self._asked is None:
-            self._asked = _Asked(asyncio.get_running_loop().create_future())
-            if self._reading is None:
-                self._reading = asyncio.create_task(self._read_asked(), name="read stored policies")
-        self._asked.names.add(policy_domain)
-        page = await asyncio.shield(self._asked.page)
-        for name, reason in page.invalid:
-            if name == policy_domain:
-                raise StoreUnavailable(f"what is stored for {policy_domain} is no policy: {reason}")
-        return next((stored for stored in page.policies if stored.policy_domain == policy_domain), None)
+        future: asyncio.Future[StoredPolicy | None] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(policy_domain, []).append(future)
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_asked(), name="read stored policies")
+        return future
 
     async def _read_asked(self) -> None:
         """Read what was asked for while the last read was under way, all at once: a look-up a time would cost more
         than the rest of a domain without a policy."""
+        asked: dict[Domain, list[asyncio.Future[StoredPolicy | None]]] = {}
         try:
-            while self._asked is not None:
+            while self._asked:
                 await asyncio.sleep(0)  # whoever asks in this turn of the loop belongs to it
-                asked, self._asked = self._asked, None
+                asked, self._asked = self._asked, {}
                 try:
-                    page = await self._load_some(asked.names)
+                    page = await self._load_some(asked)
                 except StoreUnavailable as exc:
-                    asked.fail(exc)
+                    _fail(asked, exc)
                 else:
                     self._report(page.invalid)
-                    asked.page.set_result(page)
+                    _deliver(page, asked)
+                # Where many ask, a read is to serve several of them; DNS takes longer than this pause.
+                await asyncio.sleep(READ_PAUSE_SECONDS)
         finally:
             self._reading = None
-            if self._asked is not None:
-                self._asked.fail(StoreUnavailable("the read was ended"))
-                self._asked = None
+            self._asked, left = {}, {**asked, **self._asked}
+            _fail(left, StoreUnavailable("the read was ended"))
 
     async def _load_some(self, names: Collection[Domain]) -> "Page":
         early = self._early
@@ -182,6 +169,25 @@ class PolicyStoreSql:
     async def _opened(self) -> None:
         if self._early is not None:
             await self.open()
+
+
+def _deliver(page: "Page", asked: _Asked) -> None:
+    found = {stored.policy_domain: stored for stored in page.policies}
+    for text, reason in page.invalid:
+        name = Domain(text)  # as it was asked for
+        _fail({name: asked.get(name, [])}, StoreUnavailable(f"what is stored for {name} is no policy: {reason}"))
+    for name, futures in asked.items():
+        for future in futures:
+            if not future.done():
+                future.set_result(found.get(name))
+
+
+def _fail(asked: _Asked, exc: StoreUnavailable) -> None:
+    for futures in asked.values():
+        for future in futures:
+            if not future.done():
+                future.set_exception(StoreUnavailable(str(exc)))
+                future.exception()  # nobody may be left to hear of it
 
 
 def _load_some(names: Collection[Domain], tables: Tables) -> "Page":

@@ -5,6 +5,7 @@ What a row says is found out by `policy_rows`.
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import bindparam, case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,6 +21,25 @@ from stsguard.store.schema import policies
 CLOCK_TOLERANCE = timedelta(minutes=1)
 NAMES_AT_ONCE = 500  # in one statement; SQLite takes no more than 999 parameters in its older versions
 _COLUMNS = policies.c
+
+
+def _save(insert: Any) -> Any:
+    """Statements are made once: to make one costs several times its execution."""
+    statement = insert(policies).values({column.name: bindparam(column.name) for column in _COLUMNS})
+    new, old, horizon = statement.excluded, _COLUMNS, bindparam("horizon", type_=_COLUMNS.fetched_at.type)
+    later_use = or_(new.last_used_at > old.last_used_at, old.last_used_at > horizon)
+    return statement.on_conflict_do_update(
+        index_elements=[old.policy_domain],
+        set_={
+            **{name: new[name] for name in ("record_id", "mode", "max_age", "policy_text", "fetched_at")},
+            "last_used_at": case((later_use, new.last_used_at), else_=old.last_used_at),
+        },
+        where=or_(new.fetched_at >= old.fetched_at, old.fetched_at > horizon),
+    )
+
+
+_SAVE = {"sqlite": _save(sqlite.insert), "postgresql": _save(postgresql.insert)}
+_SELECT_SOME = select(policies).where(_COLUMNS.policy_domain.in_(bindparam("names", expanding=True)))
 
 
 class PolicyTable:
@@ -38,8 +58,7 @@ class PolicyTable:
         names = [str(name) for name in policy_domains]
         with self._database.reading() as connection:
             for start in range(0, len(names), NAMES_AT_ONCE):
-                wanted = _COLUMNS.policy_domain.in_(names[start : start + NAMES_AT_ONCE])
-                for row in connection.execute(select(policies).where(wanted)):
+                for row in connection.execute(_SELECT_SOME, {"names": names[start : start + NAMES_AT_ONCE]}):
                     self._rows.add(page, row)
         return page
 
@@ -61,21 +80,10 @@ class PolicyTable:
         """Write these. Where another node has stored a policy fetched later, that one stays."""
         if not stored:
             return
+        horizon = to_micros(now + CLOCK_TOLERANCE)
         with self._database.writing() as connection:
-            insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-            statement = insert(policies)
-            new, old = statement.excluded, _COLUMNS
-            horizon = to_micros(now + CLOCK_TOLERANCE)
-            later_use = or_(new.last_used_at > old.last_used_at, old.last_used_at > horizon)
-            statement = statement.on_conflict_do_update(
-                index_elements=[old.policy_domain],
-                set_={
-                    **{name: new[name] for name in ("record_id", "mode", "max_age", "policy_text", "fetched_at")},
-                    "last_used_at": case((later_use, new.last_used_at), else_=old.last_used_at),
-                },
-                where=or_(new.fetched_at >= old.fetched_at, old.fetched_at > horizon),
-            )
-            connection.execute(statement, [_values(each) for each in stored])
+            statement = _SAVE[connection.dialect.name]
+            connection.execute(statement, [{**_values(each), "horizon": horizon} for each in stored])
 
     def forget(self, policy_domains: Sequence[Domain]) -> None:
         """Delete these; unknown names are passed over."""

@@ -133,11 +133,12 @@ class HttpsPolicyFetcher:
         loop = asyncio.get_running_loop()
         failures: list[PolicyFetchFailed] = []
         for tried, address in enumerate(addresses):
-            # An address that swallows packets must not use up the time of the others, nor all of the response's.
-            left = progress.deadline - self._timeout / 10 - loop.time()
-            share = max(0.0, left) / (len(addresses) - tried)
             try:
-                async with asyncio.timeout(share):
+                if len(addresses) == 1:
+                    return await self._connect(policy_host, address, progress)  # within the time of the whole
+                # An address that swallows packets must not use up the time of the others, nor all of the response's.
+                left = progress.deadline - self._timeout / 10 - loop.time()
+                async with asyncio.timeout(max(0.0, left) / (len(addresses) - tried)):
                     return await self._connect(policy_host, address, progress)
             except PolicyFetchFailed as exc:
                 failures.append(exc)

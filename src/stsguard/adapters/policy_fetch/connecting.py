@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -66,11 +67,33 @@ async def connect(address: IPAddress, port: int) -> socket.socket:
         try:
             sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
             sock.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(sock, (str(address), port))
+            error = sock.connect_ex((str(address), port))
+            if error == errno.EINPROGRESS:
+                await _writable(sock)
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
         except OSError as exc:
             raise failure_of(exc, f"{address} port {port}") from exc
         stack.pop_all()
         return sock
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    writable: asyncio.Future[None] = loop.create_future()
+
+    def note() -> None:
+        loop.remove_writer(sock)
+        if not writable.done():
+            writable.set_result(None)
+
+    loop.add_writer(sock, note)
+    try:
+        await writable
+    except asyncio.CancelledError:
+        loop.remove_writer(sock)
+        raise
 
 
 def failure_of(exc: OSError, where: str) -> PolicyFetchFailed:

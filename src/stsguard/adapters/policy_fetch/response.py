@@ -1,7 +1,8 @@
 """The HTTP side of a policy fetch: one request, one response, octets in and the body out (RFC 8461 §3.3, RFC 9112).
 
-h11 reads HTTP/1; here stands what a policy may come as. Everything is bounded before it is kept: the header block, and
-the body at `max_size_bytes`.
+A plain response is read by `core.plain_response`, at a tenth of the cost; whatever it leaves out h11 reads, and here
+stands what a policy may come as. Everything is bounded before it is kept: the header block, and the body at
+`max_size_bytes`.
 
 Left out on purpose: redirects, caching, content codings, HTTP/2, retries.
 """
@@ -11,13 +12,28 @@ import h11
 from stsguard import __version__
 from stsguard.core.errors import FetchReason, PolicyFetchFailed
 from stsguard.core.mtasts import media_type_accepted
+from stsguard.core.plain_response import Unread, read_plain_response
 from stsguard.names import Domain
 
 WELL_KNOWN_PATH = "/.well-known/mta-sts.txt"  # RFC 8461 §3.2
 HTTPS_PORT = 443
 MAX_HEADER_OCTETS = 16_384  # of a header block, a chunk header or a trailer; what most servers accept in requests
 MAX_DETAIL_LENGTH = 200
+MAX_PIECES = 4  # to look at it all again with each piece is cheap for few of them only
 _START = b"HTTP/"  # RFC 9112 §4
+_REQUEST = "\r\n".join(
+    (
+        f"GET {WELL_KNOWN_PATH} HTTP/1.1",
+        "Host: %b",
+        f"User-Agent: stsguard/{__version__}",
+        "Accept: text/plain",
+        "Accept-Encoding: identity",
+        "Cache-Control: no-store",  # RFC 8461 §3.3: HTTP caching must not be used
+        "Connection: close",
+        "",
+        "",
+    )
+).encode("ascii")
 
 
 class PolicyResponse:
@@ -27,21 +43,55 @@ class PolicyResponse:
     """
 
     def __init__(self, policy_host: Domain, *, max_size_bytes: int, port: int = HTTPS_PORT) -> None:
+        host = policy_host if port == HTTPS_PORT else f"{policy_host}:{port}"
+        self.request = _REQUEST % host.encode("ascii")
+        self._max_size = max_size_bytes
+        self._octets = b""  # as long as the plain reader will do
+        self._pieces = 0
+        self._full: FullResponse | None = None
+
+    def receive(self, data: bytes) -> bytes | None:
+        """The body once it is complete, else None; `data` is not empty.
+
+        Raises:
+            PolicyFetchFailed: HTTP_MALFORMED, HTTP_REDIRECT, HTTP_STATUS, MEDIA_TYPE or TOO_LARGE.
+        """
+        if self._full is not None:
+            return self._full.receive(data)
+        self._octets += data
+        self._pieces += 1
+        read = read_plain_response(self._octets, max_size_bytes=self._max_size)
+        if isinstance(read, bytes):
+            return read
+        if read is Unread.MORE and self._pieces < MAX_PIECES:
+            return None
+        self._full = FullResponse(max_size_bytes=self._max_size)
+        return self._full.receive(self._octets)
+
+    def finish(self) -> bytes:
+        """The body, where the end of the TLS session completes it.
+
+        Raises:
+            PolicyFetchFailed: CONNECTION_LOST for every response that is not complete.
+        """
+        if self._full is None:
+            self._full = FullResponse(max_size_bytes=self._max_size)
+            if self._octets and (body := self._full.receive(self._octets)) is not None:
+                return body
+        return self._full.finish()
+
+
+class FullResponse:
+    """A response in any form that HTTP/1 has, read by h11; used as `PolicyResponse` is."""
+
+    def __init__(self, *, max_size_bytes: int) -> None:
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_OCTETS)
+        # What a response means depends on the method alone.
+        self._http.send(h11.Request(method="GET", target=WELL_KNOWN_PATH, headers=[("Host", "policy-host")]))
+        self._http.send(h11.EndOfMessage())
         self._max_size = max_size_bytes
         self._body = bytearray()
         self._start = b""
-        host = policy_host if port == HTTPS_PORT else f"{policy_host}:{port}"
-        headers = [
-            ("Host", host),
-            ("User-Agent", f"stsguard/{__version__}"),
-            ("Accept", "text/plain"),
-            ("Accept-Encoding", "identity"),
-            ("Cache-Control", "no-store"),  # RFC 8461 §3.3: HTTP caching must not be used
-            ("Connection", "close"),
-        ]
-        request = h11.Request(method="GET", target=WELL_KNOWN_PATH, headers=headers)
-        self.request = (self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b"")
 
     def receive(self, data: bytes) -> bytes | None:
         """The body once it is complete, else None; `data` is not empty.

@@ -37,7 +37,7 @@ class PolicyHostSessions:
             sock = stack.enter_context(await connect(address, self._port))
             note(f"TLS handshake with {where}")
             limit = MAX_OVERHEAD_OCTETS + 4 * self._max_size
-            tls = TlsConnection(sock, self._context, policy_host, max_received_octets=limit)
+            tls = stack.enter_context(TlsConnection(sock, self._context, policy_host, max_received_octets=limit))
             await tls.handshake()
             stack.pop_all()
             return tls

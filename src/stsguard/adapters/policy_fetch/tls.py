@@ -26,6 +26,7 @@ _REASONS = {
 }
 
 READ_SIZE = 16_384
+MAX_UNSEEN_OCTETS = 65_536  # that came while nobody looked: then the peer has to wait
 MAX_DETAIL_LENGTH = 200
 MAX_OVERHEAD_OCTETS = 262_144  # OpenSSL takes 100 KiB of certificates; the rest is for headers and records
 
@@ -88,15 +89,23 @@ class TlsConnection:
 
     It is closed without saying goodbye: the one response has come, or failed, and nobody waits for more.
     `max_received_octets` bounds all that is read from the peer, handshake and padding included.
+
+    The loop watches the socket for octets all the time, for a fetch needs some three of them and to begin and end the
+    watch costs more than to read.
     """
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, policy_host: Domain, *, max_received_octets: int
     ) -> None:
         self._sock = sock
+        self._loop = asyncio.get_running_loop()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._left = max_received_octets
+        self._unseen = 0  # octets that came since somebody looked
+        self._problem: Exception | None = None  # why no more can be read
+        self._watching = False
+        self._more: asyncio.Future[None] | None = None
         try:
             # RFC 8461 §3.3, RFC 6066 §3: SNI is the Policy Host; so is the name that the certificate has to have.
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=str(policy_host))
@@ -109,11 +118,14 @@ class TlsConnection:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._unwatch()
         self._sock.close()
 
     async def handshake(self) -> None:
-        """Raises:
-        PolicyFetchFailed: CERTIFICATE_… or TLS_FAILED.
+        """Our last message goes with the request, or not at all where nothing is asked.
+
+        Raises:
+            PolicyFetchFailed: CERTIFICATE_… or TLS_FAILED.
         """
         try:
             await self._run(self._tls.do_handshake)
@@ -128,7 +140,7 @@ class TlsConnection:
         """Raises:
         PolicyFetchFailed: TLS_FAILED, CONNECTION_LOST.
         """
-        await self._run_established(lambda: self._tls.write(data))
+        await self._run_established(lambda: self._tls.write(data), flush=True)
 
     async def receive(self) -> bytes:
         """What the peer says next; empty once it has ended the TLS session.
@@ -138,9 +150,12 @@ class TlsConnection:
         """
         return await self._run_established(lambda: self._tls.read(READ_SIZE))
 
-    async def _run_established(self, operation: Callable[[], T]) -> T:
+    async def _run_established(self, operation: Callable[[], T], *, flush: bool = False) -> T:
         try:
-            return await self._run(operation)
+            result = await self._run(operation)
+            if flush:
+                await self._flush()
+            return result
         except (ConnectionCut, ConnectionError) as exc:
             text = "the connection was cut, without an end of the TLS session"
             raise PolicyFetchFailed(FetchReason.CONNECTION_LOST, text) from exc
@@ -149,32 +164,72 @@ class TlsConnection:
         """Do `operation`, moving octets as it demands."""
         while True:
             try:
-                result = operation()
+                return operation()
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
-                continue
             except ssl.SSLEOFError as exc:
                 raise ConnectionCut from exc
             except ssl.SSLError as exc:
                 await self._flush_alert()
                 raise _failure_of(exc) from exc
-            await self._flush()
-            return result
 
     async def _fill(self) -> None:
-        octets = await asyncio.get_running_loop().sock_recv(self._sock, READ_SIZE)
-        if not octets:
-            self._incoming.write_eof()
+        """Wait until there is something that has not been looked at, be it the end."""
+        if not self._watching and self._problem is None:
+            self._loop.add_reader(self._sock, self._receive)
+            self._watching = True
+        if not self._unseen and self._problem is None:
+            self._more = self._loop.create_future()
+            await self._more
+        if self._unseen:
+            self._unseen = 0
+        elif self._problem is not None:
+            raise self._problem
+
+    def _receive(self) -> None:
+        """Take what has come, whether somebody waits for it or not."""
+        try:
+            octets = self._sock.recv(READ_SIZE)
+        except (BlockingIOError, InterruptedError):
             return
-        self._left -= len(octets)
-        if self._left < 0:
-            raise PolicyFetchFailed(FetchReason.TOO_LARGE, "the server sends without end")
-        self._incoming.write(octets)
+        except OSError as exc:
+            self._end(exc)
+        else:
+            self._left -= len(octets)
+            if self._left < 0:
+                self._end(PolicyFetchFailed(FetchReason.TOO_LARGE, "the server sends without end"))
+            elif octets:
+                self._incoming.write(octets)
+                self._unseen += len(octets)
+                if self._unseen > MAX_UNSEEN_OCTETS:
+                    self._unwatch()
+            else:
+                self._incoming.write_eof()  # OpenSSL is to tell what that means
+                self._unseen += 1
+                self._end(ConnectionCut())
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    def _end(self, problem: Exception) -> None:
+        self._problem = problem
+        self._unwatch()
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._loop.remove_reader(self._sock)
 
     async def _flush(self) -> None:
-        if self._outgoing.pending:
-            await asyncio.get_running_loop().sock_sendall(self._sock, self._outgoing.read())
+        if not self._outgoing.pending:
+            return
+        octets = self._outgoing.read()
+        try:
+            sent = self._sock.send(octets)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < len(octets):  # hardly ever: a request fits into any socket's buffer
+            await self._loop.sock_sendall(self._sock, octets[sent:])
 
     async def _flush_alert(self) -> None:
         """Tell the peer why (RFC 8446 §6.2), where it still listens."""
