@@ -3,23 +3,26 @@ look-ups wait meanwhile.
 
 Everything is real and in a network of its own (`world`): DNS, HTTPS with a certificate for each domain. Both daemons
 ask the same resolver and fetch from the same server; on the same two cores run client, daemon, unbound and nginx. For a
-domain without a policy we ask four questions (TXT, MX, A, AAAA) where the other asks one.
+domain without a policy we ask three questions (TXT, MX, A) where the other asks one.
 """
 
 import asyncio
-import statistics
 import tempfile
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
+from timeit import timeit
 from typing import TypeVar
 
-from bench.daemon import cpu_seconds, running, settle, stsguard
+from bench.daemon import cpu_seconds, running, settle, stsguard, write_world_config
 from bench.peers import mta_sts_resolver, resolver_command
+from bench.results import Result, note, ratio
 from bench.world import World, enter, missing
 from stsguard.core import netstring
+from stsguard.names import Domain
 
 IN_FLIGHT = 64
 COLD_BESIDE = 32
@@ -27,6 +30,12 @@ HOT_CONNECTIONS = 4
 HOT_DOMAINS = 100
 HOT_ROUNDS = 100_000  # more than there is time for
 T = TypeVar("T")
+# Domains, how a reply to them begins, and what rate and processor time have to be, and hope to be, of the resolver's.
+KINDS = (
+    ("d", "with a policy", b"OK secure", ((1.4, 1.7), (0.67, 0.55))),
+    ("n", "without a policy", b"NOTFOUND", ((1.5, 2.5), (0.6, 0.3))),
+)
+MEASURES = (("domains/s", "rate", ("domains/s", 0), True), ("CPU per domain", "cpu", ("ms", 3), False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,34 +140,6 @@ def _hot_beside_cold(
     return times[len(times) * 99 // 100] * 1e3
 
 
-def _our_config(directory: Path, world: World) -> Path:
-    for file in directory.glob("stsguard.db*"):
-        file.unlink()
-    config = directory / "stsguard.toml"
-    config.write_text(
-        f"""
-[store]
-url = "sqlite:///{directory}/stsguard.db"
-[dns]
-nameservers = ["127.0.0.1:53"]
-dnssec = "no"
-signed_name = "test"
-[network]
-ca_file = "{world.ca_file}"
-allow_private_addresses = true
-[lookup]
-listen = ["unix:{directory}/lookup.sock"]
-postfix_dane = "no"
-[admin]
-listen = "unix:{directory}/admin.sock"
-[log]
-level = "error"
-""",
-        encoding="utf-8",
-    )
-    return config
-
-
 def main(*, smoke: bool) -> None:
     """Print the table."""
     if lacking := missing():
@@ -168,6 +149,7 @@ def main(*, smoke: bool) -> None:
     if not enter("discovery", smoke=smoke):
         return
     count, repeats = (50, 1) if smoke else (2000, 5)
+    _tell_parts(repeats)
     if program is None:
         print("discovery: without postfix-mta-sts-resolver, which is not installed")
     with tempfile.TemporaryDirectory() as name:
@@ -178,31 +160,54 @@ def main(*, smoke: bool) -> None:
             _measure(world, directory, program, repeats)
 
 
+def _tell_parts(repeats: int) -> None:
+    """Where own code stands beside a library: what reading an answer, and a policy's response, costs either way."""
+    import dns.message
+
+    from stsguard.adapters.policy_fetch.response import FullResponse, PolicyResponse
+    from stsguard.adapters.resolver.exchange import parse_response
+    from stsguard.adapters.resolver.plain import MX, make_question, make_wire_query, read_plain
+
+    name = Domain("example.test")
+    question = make_question(name, MX)
+    assert question is not None
+    reply = dns.message.make_response(dns.message.from_wire(make_wire_query(question)))
+    reply.answer = [dns.rrset.from_text(name + ".", 300, "IN", "MX", f"10 mx.{name}.")]
+    wire = reply.to_wire()
+    body = f"version: STSv1\r\nmode: enforce\r\nmx: mx.{name}\r\nmax_age: 604800\r\n".encode()
+    fields = "Server: nginx\r\nDate: Sat, 28 Nov 2026 10:00:00 GMT\r\nContent-Type: text/plain\r\nConnection: close"
+    response = f"HTTP/1.1 200 OK\r\n{fields}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    ways: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "DNS answer read here and by dnspython": (
+            lambda: read_plain(wire, question),
+            lambda: parse_response(wire, question),
+        ),
+        "HTTP response read here and by h11": (
+            lambda: PolicyResponse(name, max_size_bytes=65_536).receive(response),
+            lambda: FullResponse(max_size_bytes=65_536).receive(response),
+        ),
+    }
+    for what, pair in ways.items():
+        pairs = [[timeit(way, number=500) / 500 * 1e6 for way in pair] for _ in range(repeats)]
+        own, library = (median(each) for each in zip(*pairs, strict=True))
+        print(f"{what}: {own:.1f} and {library:.1f} µs")
+
+
 def _measure(world: World, directory: Path, program: Path | None, repeats: int) -> None:
     environment = {"SSL_CERT_FILE": str(world.ca_file)}
     peer = resolver_command(program, directory) if program else None
 
     def ours() -> tuple[list[str], Path]:
-        return stsguard(_our_config(directory, world)), directory / "lookup.sock"
+        return stsguard(write_world_config(directory, world.ca_file)), directory / "lookup.sock"
 
-    print(f"{world.count} cold domains, {IN_FLIGHT} in flight, median of {repeats} (python -m bench discovery)")
-    print("domains          ours/s   CPU ms   peer/s   CPU ms   rate/peer   CPU/peer")
-    for kind, text, expected in (("d", "with a policy", b"OK secure"), ("n", "without", b"NOTFOUND")):
+    print(f"{world.count} cold domains, {IN_FLIGHT} in flight, median of {repeats}")
+    for kind, text, expected, bounds in KINDS:
         domains = [f"{kind}{number}.test" for number in range(1, world.count)]
         pairs = []
         for _ in range(repeats):
             mine = _cold(*ours(), domains, expected, environment)
-            theirs = _cold(*peer, domains, expected, environment) if peer else Figures(0, 0)
-            pairs.append((mine, theirs))
-        shown = [
-            statistics.median(getattr(pair[i], what) for pair in pairs) for i in (0, 1) for what in ("rate", "cpu")
-        ]
-        line = f"{text:13}   {shown[0]:8.0f}   {shown[1]:6.3f}"
-        if peer:
-            rate = statistics.median(a.rate / b.rate for a, b in pairs)
-            cpu = statistics.median(a.cpu / b.cpu for a, b in pairs)
-            line += f"   {shown[2]:6.0f}   {shown[3]:6.3f}   {rate:9.2f}   {cpu:8.2f}"
-        print(line, flush=True)
+            pairs.append((mine, _cold(*peer, domains, expected, environment) if peer else Figures(0, 0)))
+        _tell(text, pairs, bounds)
     names = [f"d{number}.test" for number in range(world.count)]
     split = min(HOT_DOMAINS, world.count // 2)
     waits = []
@@ -210,10 +215,23 @@ def _measure(world: World, directory: Path, program: Path | None, repeats: int) 
         mine_p99 = _hot_beside_cold(*ours(), names[:split], names[split:], environment)
         theirs_p99 = _hot_beside_cold(*peer, names[:split], names[split:], environment) if peer else 0.0
         waits.append((mine_p99, theirs_p99))
-    print(
-        f"p99 of cached look-ups while {COLD_BESIDE} cold ones run: {statistics.median(a for a, _ in waits):.2f} ms",
-        end="",
-    )
-    if peer:
-        print(f", {statistics.median(a / b for a, b in waits):.2f} of the peer's", end="")
-    print()
+    what = f"p99 of cached look-ups while {COLD_BESIDE} cold ones run / resolver"
+    figures = f"{median(mine for mine, _ in waits):.2f} to {median(theirs for _, theirs in waits):.2f} ms"
+    note(Result("discovery", what, ratio(waits), 0.25, 0.05, least=False, figures=figures))
+
+
+def _tell(text: str, pairs: Sequence[tuple[Figures, Figures]], bounds: Sequence[tuple[float, float]]) -> None:
+    for (what, field, unit, least), (must, aim) in zip(MEASURES, bounds, strict=True):
+        values = [(getattr(mine, field), getattr(theirs, field)) for mine, theirs in pairs]
+        shown = [f"{median(each):.{unit[1]}f}" for each in zip(*values, strict=True)]
+        figures = f"{shown[0]} to {shown[1]} {unit[0]}"
+        result = Result(
+            "discovery",
+            f"cold domains {text}: {what} / resolver",
+            ratio(values),
+            must,
+            aim,
+            least=least,
+            figures=figures,
+        )
+        note(result)
