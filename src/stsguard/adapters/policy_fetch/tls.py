@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from stsguard.adapters.policy_fetch.turns import Turns
 from stsguard.core.errors import FetchReason, OperatorError, PolicyFetchFailed
 from stsguard.names import Domain
 
@@ -121,14 +122,14 @@ class TlsConnection:
         self._unwatch()
         self._sock.close()
 
-    async def handshake(self) -> None:
-        """Our last message goes with the request, or not at all where nothing is asked.
+    async def handshake(self, turns: Turns) -> None:
+        """Our last message goes with the request, or not at all where nothing is asked. Each step takes one of `turns`.
 
         Raises:
             PolicyFetchFailed: CERTIFICATE_… or TLS_FAILED.
         """
         try:
-            await self._run(self._tls.do_handshake)
+            await self._run(self._tls.do_handshake, turns)
         except (ConnectionCut, ConnectionError) as exc:
             raise PolicyFetchFailed(FetchReason.TLS_FAILED, "the connection ended within the handshake") from exc
 
@@ -160,9 +161,11 @@ class TlsConnection:
             text = "the connection was cut, without an end of the TLS session"
             raise PolicyFetchFailed(FetchReason.CONNECTION_LOST, text) from exc
 
-    async def _run(self, operation: Callable[[], T]) -> T:
+    async def _run(self, operation: Callable[[], T], turns: Turns | None = None) -> T:
         """Do `operation`, moving octets as it demands."""
         while True:
+            if turns is not None:
+                await turns.take()
             try:
                 return operation()
             except ssl.SSLWantReadError:
