@@ -1,6 +1,7 @@
 """Steps of TLS handshakes are made one in a turn of the event loop."""
 
 import asyncio
+from itertools import pairwise
 
 from stsguard.adapters.policy_fetch.turns import Turns
 
@@ -21,7 +22,7 @@ async def test_other_work_is_done_between_two_turns() -> None:
             await asyncio.sleep(0)
     steps = [index for index, name in enumerate(seen) if name != "other"]
     assert [seen[index] for index in steps] == [f"step {number}" for number in range(4)]
-    assert all(later - earlier > 1 for earlier, later in zip(steps, steps[1:], strict=False))
+    assert all(later - earlier > 1 for earlier, later in pairwise(steps))
 
 
 async def test_a_turn_goes_to_whoever_still_wants_it() -> None:
@@ -33,5 +34,4 @@ async def test_a_turn_goes_to_whoever_still_wants_it() -> None:
     await asyncio.wait_for(waiting[1], 30)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert not (alone := asyncio.create_task(turns.take())).done()
-    await asyncio.wait_for(alone, 30)
+    await asyncio.wait_for(turns.take(), 30)

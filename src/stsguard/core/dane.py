@@ -33,7 +33,9 @@ class AnswerStatus(StrEnum):
     NXDOMAIN = "nxdomain"
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, though nobody changes one: that would make it three times as costly to build, and every cold domain builds
+# several. So it is below with what is marked as hot.
+@dataclass(slots=True, unsafe_hash=True)
 class Answer(Generic[T]):
     """A DNS answer, CNAMEs followed.
 
@@ -49,7 +51,7 @@ class Answer(Generic[T]):
     secure: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # hot
 class MxRecord:
     """One MX record. `mx_hostname` None is the root, a null MX (RFC 7505 §3), or a target that is no host name."""
 
@@ -77,7 +79,7 @@ class TlsaStatus(StrEnum):
     UNREACHABLE = "unreachable"  # no address
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # hot
 class MxHost:
     """One MX host of a next hop with its evidence. `tlsa` holds the usable records only. `tlsa_failure` says why the
     TLSA look-up failed, at `tlsa_base_domain`; None where it did not, or the address look-up failed before it."""
@@ -92,7 +94,7 @@ class MxHost:
     tlsa_failure: LookupReason | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # hot
 class MxEvidence:
     """All MX hosts of a next hop. `secure` is the status of the MX RRset, or of its denial where there is no MX.
 

@@ -51,7 +51,7 @@ class KeyKind(StrEnum):
     INVALID = "invalid"  # no name that the DNS could hold
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `dane.Answer`
 class NextHop:
     """A key, taken apart. `host` is None for a parent, an address literal and what is no name."""
 
@@ -60,7 +60,7 @@ class NextHop:
     port: int = SMTP_PORT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as above
 class Request:
     """A look-up of one key in one map."""
 

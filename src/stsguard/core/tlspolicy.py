@@ -83,7 +83,7 @@ class StsStatus(StrEnum):
     STORE_UNREADABLE = "store-unreadable"  # as UNAVAILABLE, and a policy may be lying in a store that can't be read
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `dane.Answer`
 class StsState:
     """The MTA-STS half of the evidence; `policy` only with IN_FORCE. `detail` says why, for the admin."""
 
@@ -111,6 +111,10 @@ class Decision:
     def delivers_nothing(self) -> bool:
         """Whether mail to the domain waits under this decision."""
         return self.reply is Reply.TEMP or self.match_names == (NO_PERMITTED_HOST,)
+
+
+# What nearly every domain gets, made once.
+_NOTHING_TO_ENFORCE = Decision(Reply.NOTFOUND, Row.NO_TLSA_NOT_ENFORCE, "neither DANE nor a policy to enforce")
 
 
 def decide(
@@ -193,6 +197,8 @@ def _by_table(
 ) -> Decision:
     usable = [host for host in hosts if host.tlsa_status is TlsaStatus.USABLE]
     unusable = [host for host in hosts if host.tlsa_status is TlsaStatus.UNUSABLE]
+    if not (usable or unusable or enforced):
+        return _NOTHING_TO_ENFORCE
 
     def secure(row: Row, candidates: list[MxHost], policy: Policy) -> Decision:
         return _secure(row, candidates, mx.hosts, policy, verdicts)
@@ -218,9 +224,8 @@ def _by_table(
         if enforced:
             return secure(Row.UNUSABLE_ENFORCE, hosts, enforced)
         return Decision(Reply.DANE, Row.UNUSABLE_NOT_ENFORCE, "TLSA without a usable record: TLS is mandatory")
-    if enforced:
-        return secure(Row.NO_TLSA_ENFORCE, hosts, enforced)
-    return Decision(Reply.NOTFOUND, Row.NO_TLSA_NOT_ENFORCE, "neither DANE nor a policy to enforce")
+    assert enforced is not None  # noqa: S101 (or there would be nothing to enforce)
+    return secure(Row.NO_TLSA_ENFORCE, hosts, enforced)
 
 
 def _secure(

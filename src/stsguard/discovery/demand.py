@@ -19,7 +19,7 @@ from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
 from stsguard.core.mtasts import Mode, mx_permitted
 from stsguard.core.overrides import Override, OverrideKind, Overrides
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
-from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, StsState, StsStatus, decide
+from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsState, StsStatus, decide
 from stsguard.discovery.mx import lookup_mx_evidence
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.states import NEVER, StateUntil
@@ -41,10 +41,11 @@ EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
 REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others are decided when they are asked for
 IDLE_SECONDS = 1.0
 FOR_EVER = float("inf")
+_ROW_LABELS = {row: row.name.lower() for row in Row}
 NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `dane.Answer`
 class Demand:
     """A decision with all that it was made of."""
 
@@ -216,7 +217,8 @@ class Demands:
         demand = Demand(mx, state.state, override, decision, self._clock.now())
         now = self._clock.monotonic()
         destination.decided_at, destination.expires_at = now, self._expiry(destination, state)
-        self._unwatch_hosts(destination)
+        if destination.demand is not None:
+            self._unwatch_hosts(destination)
         before, destination.demand = destination.demand, demand
         self._watch_hosts(destination, decision)
         self._log(destination, demand, before)
@@ -238,7 +240,7 @@ class Demands:
 
     def _log(self, destination: Destination, demand: Demand, before: Demand | None) -> None:
         decision = demand.decision
-        decisions.inc(decision.reply.value, decision.row.name.lower())
+        decisions.inc(decision.reply, _ROW_LABELS[decision.row])
         if before is not None and before.decision == decision:
             return
         level = logging.WARNING if decision.delivers_nothing or _gives_less(demand) else logging.INFO
@@ -311,7 +313,8 @@ class Demands:
 
     def _policy_changed(self, policy_domain: Domain) -> None:
         for destination in self._of(policy_domain):
-            self._redecide_contained(destination)
+            if destination.demand is not None:  # else it is being decided, or nobody has asked
+                self._redecide_contained(destination)
 
     def _verdict_changed(self, mx_hostname: Domain) -> None:
         # A large provider's host serves thousands of next hops: all at once they would keep look-ups waiting.
@@ -325,9 +328,10 @@ class Demands:
         return max((destination.last_used for destination in self._of(policy_domain)), default=NEVER)
 
     def _of(self, next_hop: Domain) -> list[Destination]:
-        ports = (SMTP_PORT, *self._other_ports.get(next_hop, ()))
-        found = (self._destinations.get((next_hop, port)) for port in ports)
-        return [destination for destination in found if destination is not None]
+        first = self._destinations.get((next_hop, SMTP_PORT))
+        found = [first] if first is not None else []
+        found += [self._destinations[next_hop, port] for port in self._other_ports.get(next_hop, ())]
+        return found
 
     def _schedule(self, destination: Destination) -> None:
         if len(self._renewals) > 2 * len(self._destinations) + RENEWAL_CONCURRENCY:

@@ -7,13 +7,11 @@ on when a caller has waited long enough. `tending.PolicyTender` keeps what is he
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-
-from cachetools import LRUCache
 
 from stsguard.core.errors import PolicyFetchFailed
 from stsguard.core.mtasts import Mode, Policy
@@ -107,7 +105,7 @@ class PolicyCache:
         self._size = size
         self._entries: dict[Domain, PolicyEntry] = {}
         self._mode_none: dict[Domain, None] = {}  # those of the entries that apply nothing, the oldest first
-        self._negative: LRUCache[Domain, NegativeEntry] = LRUCache(size + 1)
+        self._negative: OrderedDict[Domain, NegativeEntry] = OrderedDict()  # the least recently used first
         self._flights = Flights(self, resolver=resolver, store=store)
 
     def __len__(self) -> int:
@@ -146,7 +144,10 @@ class PolicyCache:
     def negative(self, policy_domain: Domain) -> NegativeEntry | None:
         """What is remembered of a domain without a policy."""
         found = self._negative.get(policy_domain)
-        return found if found is not None and found.until > self.clock.monotonic() else None
+        if found is None:
+            return None
+        self._negative.move_to_end(policy_domain)
+        return found if found.until > self.clock.monotonic() else None
 
     def last_used(self, entry: PolicyEntry) -> float:
         """The monotonic instant when the policy was last asked for, before the start of this process included."""
@@ -236,6 +237,7 @@ class PolicyCache:
         if entry is not None:  # it came from the store meanwhile
             return self.in_force(entry)
         self._negative[policy_domain] = negative
+        self._negative.move_to_end(policy_domain)
         self._make_room()
         return StateUntil(negative.state, negative.until)
 
@@ -243,7 +245,7 @@ class PolicyCache:
         """Drop "no policy" and, only when few of those are left, policies of mode none: those go from memory alone."""
         while len(self._entries) + len(self._negative) > self._size:
             if len(self._negative) > max(1, self._size // 10):
-                self._negative.popitem()
+                self._negative.popitem(last=False)
             elif self._mode_none:
                 name = next(iter(self._mode_none))
                 del self._mode_none[name], self._entries[name]

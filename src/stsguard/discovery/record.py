@@ -11,7 +11,7 @@ from stsguard.ports import Resolver
 _DENIED = {status: f"no _mta-sts record ({status.value})" for status in (AnswerStatus.NODATA, AnswerStatus.NXDOMAIN)}
 
 
-@dataclass(slots=True)  # not frozen: one is made for every cold domain, and nobody changes it
+@dataclass(slots=True)  # not frozen: see `dane.Answer`
 class RecordLookup:
     """What the look-up gave. `record` None means no usable record: `failed` tells a failed look-up, after which
     nothing is known, from a denial or an unusable record, after which there is none. `ttl` in seconds."""

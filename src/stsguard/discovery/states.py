@@ -8,7 +8,7 @@ from stsguard.core.tlspolicy import StsState
 NEVER = float("-inf")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `dane.Answer`
 class NegativeEntry:
     """A domain without a policy, until `until`; after a failed fetch with when, how often, for which id, and the
     instant before which that id is not fetched again."""
@@ -22,7 +22,7 @@ class NegativeEntry:
     failed_at: float = NEVER
 
 
-@dataclass(slots=True)  # not frozen: one is made for every cold domain, and nobody changes it
+@dataclass(slots=True)  # as above
 class StateUntil:
     """A state and the monotonic instant until which it holds without a new look."""
 

@@ -152,7 +152,7 @@ class MxVerifier:
 
     def verdicts(self, hosts: Sequence[MxHost]) -> Mapping[Domain, MxVerdict]:
         """The verdicts on those of `hosts` of which something is known."""
-        found = {host.mx_hostname: self.verdict(host.mx_hostname) for host in hosts}
+        found = {host.mx_hostname: self.verdict(host.mx_hostname) for host in hosts if host.mx_hostname in self._hosts}
         return {mx_hostname: verdict for mx_hostname, verdict in found.items() if verdict is not None}
 
     def results(self, mx_hostname: Domain) -> tuple[MxProbe, ...]:

@@ -9,6 +9,7 @@ from stsguard.core import netstring
 from stsguard.core.dane import MxEvidence
 from stsguard.core.errors import LookupReason
 from stsguard.core.socketmap import NOTFOUND, Dialect, render_reply
+from stsguard.core.tlspolicy import Reply
 from stsguard.discovery.demand import Demand, Demands, Destination
 
 SPELLINGS = 8  # of one destination that are kept, the newest: dialects times cases, and a stranger may add his own
@@ -51,13 +52,16 @@ class ReplyCell:
 def has_bogus_tlsa(demand: Demand) -> bool:
     """Whether the TLSA look-up of an MX host is bogus. Without a log only Postfix's look-ups tell of the attempts on it
     (RFC 8460 §4.3.2.1), so that each of them has to be seen, and none is answered by a cell."""
-    hosts = demand.mx.hosts if isinstance(demand.mx, MxEvidence) else ()
-    return any(host.tlsa_failure is LookupReason.BOGUS for host in hosts)
+    if isinstance(demand.mx, MxEvidence):
+        for host in demand.mx.hosts:
+            if host.tlsa_failure is LookupReason.BOGUS:
+                return True
+    return False
 
 
 def render(demand: Demand, dialect: Dialect, destination: Destination, *, observe: bool) -> bytes:
     """The framed reply; in observe mode always NOTFOUND, whatever was decided."""
-    if observe:
+    if observe or demand.decision.reply is Reply.NOTFOUND:
         return NOTFOUND_REPLY
     return netstring.encode(render_reply(demand.decision, dialect, destination.next_hop))
 

@@ -53,8 +53,6 @@ SILENT_SECONDS = 60.0  # a nameserver that did not answer is asked last for so l
 
 IPAddress = IPv4Address | IPv6Address
 
-_A = (dns.rdatatype.A,)
-_A_AND_AAAA = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _CONVERT: dict[dns.rdatatype.RdataType, Callable[[dns.rdata.Rdata], object]] = {
     dns.rdatatype.TXT: to_txt,
     dns.rdatatype.MX: to_mx,
@@ -132,19 +130,22 @@ class DnsResolver:
         Raises:
             LookupFailed: either look-up failed and the other gave no address.
         """
+        if one_family:
+            # The short way of nearly every MX host without a policy.
+            try:
+                found = await self._start(name, dns.rdatatype.A)
+            except LookupFailed as exc:
+                return _both_families([exc, await _or_failure(self._start(name, dns.rdatatype.AAAA))])
+            if found.status is AnswerStatus.FOUND and not found.secure:
+                return _cut(found)
+            return _both_families([found, await _or_failure(self._start(name, dns.rdatatype.AAAA))])
         # Both are under way before either is waited for.
-        asked = [self._start(name, rdtype) for rdtype in (_A if one_family else _A_AND_AAAA)]
+        asked = [self._start(name, rdtype) for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
         try:
-            results = [await _or_failure(future) for future in asked]
-            first = results[0]
-            if one_family:
-                if isinstance(first, Answer) and first.status is AnswerStatus.FOUND and not first.secure:
-                    return _cut(first)
-                results.append(await _or_failure(self._start(name, dns.rdatatype.AAAA)))
+            return _both_families([await _or_failure(future) for future in asked])
         finally:
             for future in asked:
                 future.cancel()
-        return _both_families(results)
 
     async def lookup_tlsa(self, name: Domain) -> Answer[TlsaRecord]:
         """TLSA records at `name`, which carries its port and protocol labels already.
@@ -230,7 +231,7 @@ class DnsResolver:
         self._slots.release()
         if future.done():
             return  # nobody waits any longer
-        if type(outcome) is PlainAnswer and _is_within_limits(outcome, rdtype):
+        if type(outcome) is PlainAnswer and (not outcome.records or _is_within_limits(outcome, rdtype)):
             QUERIES.inc("answered")
             secure = self.trust_ad and outcome.authentic
             future.set_result(Answer(outcome.status, outcome.records, name, outcome.ttl, secure))

@@ -6,7 +6,8 @@ or a denial with one SOA. Everything else (aliases, other RCODEs, extended error
 malformed) is None, and dnspython reads it: this module can leave out cases, and never has one of its own. A property
 test holds what it reads against what dnspython reads from the same octets.
 
-Records that nobody asked for are stepped over by their lengths; their content is not looked at.
+Records that nobody asked for are stepped over by their lengths; their content is not looked at, nor are the names in a
+SOA.
 """
 
 import re
@@ -40,14 +41,17 @@ _MAX_LABEL = 63
 _LENGTHS = [bytes((length,)) for length in range(_MAX_LABEL + 1)]
 _HEADER = struct.Struct("!6H")
 _END = struct.Struct("!BHH")  # of a question: the root, type, class
+_ENDS = {rdtype: _END.pack(0, rdtype, _IN) for rdtype in (A, MX, TXT, AAAA, TLSA)}
 _HEAD = struct.pack("!5H", _RD | _AD, 1, 0, 0, 1)  # of a query, without its ID
 _HEAD_CD = struct.pack("!5H", _RD | _AD | _CD, 1, 0, 0, 1)
 # The root, OPT, payload size, flags, no data (RFC 6891 §6.1.2).
 _OPTIONS = struct.pack("!BHHIH", 0, OPT, PAYLOAD_SIZE, _DO, 0)
 _FIXED = struct.Struct("!HHIH")  # type, class, TTL, length of the RDATA
+_ROOT_OPT = struct.pack("!BH", 0, OPT)
 _ASKED = b"\xc0\x0c"  # the usual compression: a pointer to the question
 _LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
 _MIN_TLSA = 4
+_MIN_SOA = 22  # two names and five numbers (RFC 1035 §3.3.13)
 
 Value = bytes | MxRecord | TlsaRecord | IPv4Address | IPv6Address
 
@@ -89,7 +93,7 @@ def make_question(name: Domain, rdtype: int) -> Question | None:
         encoded = b"".join([_LENGTHS[len(label)] + label for label in labels])
     except IndexError:  # a label of more than 63 octets
         return None
-    return Question(name, rdtype, encoded + _END.pack(0, rdtype, _IN))
+    return Question(name, rdtype, encoded + (_ENDS.get(rdtype) or _END.pack(0, rdtype, _IN)))
 
 
 def make_wire_query(question: Question, query_id: int | None = None) -> bytes:
@@ -161,11 +165,9 @@ def _authority(wire: bytes, position: int, count: int, question: Question) -> tu
         position += 10
         end = position + length
         if rdtype == SOA:
-            if rdclass != _IN or ttl > _MAX_TTL or negative is not None:
+            if rdclass != _IN or ttl > _MAX_TTL or negative is not None or length < _MIN_SOA:
                 raise _NotPlain
-            _, after = _name(wire, position)
-            _, after = _name(wire, after)
-            if after + 20 != end or not (question.name == owner or question.name.endswith(f".{owner}") or not owner):
+            if not (question.name == owner or question.name.endswith(f".{owner}") or not owner):
                 raise _NotPlain
             negative = min(ttl, int.from_bytes(wire[end - 4 : end], "big"))
             if negative > _MAX_TTL or end > len(wire):
@@ -175,6 +177,11 @@ def _authority(wire: bytes, position: int, count: int, question: Question) -> tu
 
 
 def _skip_additional(wire: bytes, position: int, count: int) -> None:
+    if count == 1 and wire[position : position + 3] == _ROOT_OPT and len(wire) == position + 11:
+        # The usual end: no upper bits of an RCODE, version 0, any flags, no options.
+        if wire[position + 5 : position + 7] == wire[position + 9 :] == b"\0\0":
+            return
+        raise _NotPlain
     options = 0
     for _ in range(count):
         start = position
