@@ -7,14 +7,18 @@ import re
 import zipfile
 import zlib
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
+from stsguard.core import taking_in
 from stsguard.core.arrival import Arrival, SpoolEntry, Via
 from stsguard.core.dkim_verdict import UNSIGNED, DkimStatus, DkimVerdict
 from stsguard.core.received_mail import MAX_MESSAGE_BYTES
 from stsguard.core.received_record import ReceivedIntake, Signer, Standing
+from stsguard.core.received_report import ReceivedReport
 from stsguard.core.taking_in import NO_REPORT, IntakeRules, refused, take_in
+from stsguard.core.tlsrpt_report_received import parse_received
 from stsguard.core.unpack import Limits
 from stsguard.names import Domain
 from tests.received import NOW, policy, report_json
@@ -94,6 +98,22 @@ def test_one_bad_file_in_an_archive_loses_no_other() -> None:
     intake = posted(file.getvalue(), Via.FILE)
     assert [each.packing for each in intake.documents] == ["zip"]
     assert len(intake.refusals) == 1
+
+
+def test_a_fault_of_ours_on_one_document_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(octets: bytes, *, now: datetime) -> ReceivedReport:
+        if b"b.example" in octets:
+            raise ZeroDivisionError("a bug")
+        return parse_received(octets, now=now)
+
+    monkeypatch.setattr(taking_in, "parse_received", faulty)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("b.json", report_json(policy("b.example")))
+        archive.writestr("a.json", report_json(policy("a.example")))
+    intake = posted(file.getvalue(), Via.FILE)
+    assert [each.domains for each in intake.documents] == [("a.example",)]
+    assert intake.refusals == ("stsguard failed on it: ZeroDivisionError: a bug",)
 
 
 def test_limits_are_those_of_the_rules() -> None:

@@ -6,6 +6,7 @@ one value. Known names of keys are those of the RFC, of its drafts, and of what 
 is left to `tlsrpt_report_received`.
 """
 
+import re
 from collections.abc import Mapping
 from math import isfinite
 
@@ -62,6 +63,7 @@ _OPTIONAL = frozenset({"policy-string", "mx-host", "failure-details", *_RFC["det
     *("result-type", "failed-session-count")
 }
 _UNSTORABLE = {0: "\ufffd", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
 _REPORT = -1
 _ABSENT: "Object" = {}  # in place of an object that is noted as missing, so that its keys are not noted as well
 
@@ -289,7 +291,7 @@ class _Shaper:
             if found is not _ABSENT:
                 self._note(WarningCode.MISSING_KEY, f"{path} is missing")
             return None
-        if isinstance(value, str) and value.strip().isascii() and value.strip().lstrip("+-").isdigit():
+        if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value.strip()):
             self._note(WarningCode.COUNT_AS_TEXT, f"{path}: {quoted(value)} is a string")
             value = int(value.strip()[:20])
         elif isinstance(value, float) and not isfinite(value):

@@ -169,6 +169,9 @@ def _documents(
         except ReportInvalid as exc:
             refusals.append(f"{label}{exc}")
             continue
+        except Exception as exc:  # noqa: BLE001 (what we fail on must not cost the other reports beside it)
+            refusals.append(f"{label}stsguard failed on it: {type(exc).__name__}: {str(exc)[:100]}")
+            continue
         domains = _domains(report, source.report_domain)
         found.append(
             ReceivedDocument(
