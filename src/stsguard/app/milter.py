@@ -28,11 +28,13 @@ from stsguard.core.dkim_verdict import DkimStatus, DkimVerdict
 from stsguard.core.errors import ListenFailed, SpoolFailed
 from stsguard.core.received_mail import MAX_MESSAGE_BYTES
 from stsguard.core.recipients import folded
+from stsguard.discovery.supervisor import supervised
 from stsguard.inbound.spool import Spool
 from stsguard.log import logger, outcome
 from stsguard.milter.connection import Connections
 from stsguard.milter.mail import Held, Intake
 from stsguard.milter.warming import Warming
+from stsguard.ports import ReportVerifier
 
 log = logger(__name__)
 
@@ -40,6 +42,7 @@ KEEPING = 16  # mails that are kept at the same time: each waits for the disk
 STOP_SECONDS = 10.0
 VERIFY_SECONDS = 8.0  # for keys to be looked up; Postfix waits no longer than content_timeout
 MAIL_OVERHEAD_BYTES = 262_144  # header and texts beside the report
+FAULT = DkimVerdict(DkimStatus.TEMPORARY, None, "", "stsguard failed on it, see its log", False, None)
 NO_VERDICT = DkimVerdict(DkimStatus.TEMPORARY, None, "", "the keys could not be looked up in time", False, None)
 
 
@@ -158,11 +161,25 @@ def _verifier(config: Config) -> Callable[[bytes, datetime], DkimVerdict]:
     from stsguard.adapters.public_suffix_file import load_public_suffixes
     from stsguard.app.parts import build_resolver
 
+    return verdicts_of(DkimVerifier(build_resolver(config)[0], load_public_suffixes()))
+
+
+def verdicts_of(verifier: ReportVerifier) -> Callable[[bytes, datetime], DkimVerdict]:
+    """The verdicts of `verifier` for other threads, which wait while it works on the loop that runs now. Where it fails
+    or takes too long there is none yet: the mail is kept, and verified again when it is stored."""
     loop = asyncio.get_running_loop()
-    verifier = DkimVerifier(build_resolver(config)[0], load_public_suffixes())
+
+    async def verified(message: bytes, received_at: datetime) -> DkimVerdict:
+        found = [FAULT]
+
+        async def work() -> None:
+            found.append(await verifier.verify(message, received_at))
+
+        await supervised("verifying a report mail", work())
+        return found[-1]
 
     def verify(message: bytes, received_at: datetime) -> DkimVerdict:
-        future = asyncio.run_coroutine_threadsafe(verifier.verify(message, received_at), loop)
+        future = asyncio.run_coroutine_threadsafe(verified(message, received_at), loop)
         try:
             return future.result(VERIFY_SECONDS)
         except NoVerdict:
