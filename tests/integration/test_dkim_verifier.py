@@ -148,6 +148,16 @@ async def test_only_so_many_signatures_are_looked_at() -> None:
     assert (await verify(bad * MAX_SIGNATURES + signed(), txt(KEY))).status is DkimStatus.FAIL
 
 
+@pytest.mark.parametrize("line", [b"From : x@mail.example.com\r\n", b"From x@mail.example.com\r\n"])
+async def test_rfc6376_5_4_a_from_line_that_is_not_hashed_fails(line: bytes) -> None:
+    """dkimpy skips it, so that whoever reads it believes what nobody signed."""
+    verdict = await verify(b"Received: by x\r\n" + line + signed(), txt(KEY))
+    assert (verdict.status, verdict.reason) == (
+        DkimStatus.FAIL,
+        "a line within the header begins with From and a blank",
+    )
+
+
 BLANKS = b" " * (9 << 20)
 HOSTILE = {
     "9 MB of blanks": MAIL + BLANKS,

@@ -28,6 +28,7 @@ MAX_SIGNATURES = 5  # of one mail; RFC 6376 §6.1 leaves the number to us, and G
 MAX_HEADER_BYTES = 128 * 1024  # Postfix' header_size_limit is 100 KiB a field
 MAX_HEADER_LINES = 2000
 
+_NO_FIELD = re.compile(rb"^From ", re.MULTILINE)
 _END_OF_HEADER = re.compile(rb"\n\r?\n")
 _UNUSABLE = frozenset({LookupReason.MALFORMED, LookupReason.CNAME_LOOP})  # asking again gives the same
 
@@ -119,6 +120,10 @@ def _bound_fault(message: bytes, head: bytes) -> str | None:
         return f"a mail of {len(message)} bytes, and {MAX_MESSAGE_BYTES} are looked at"
     if len(head) > MAX_HEADER_BYTES:
         return f"the header is longer than {MAX_HEADER_BYTES} bytes"
+    if _NO_FIELD.search(head):
+        # dkimpy skips such a line, so that nobody signs it, and a mail program takes `From :` for the sender
+        # (RFC 5322 §4.5.2).
+        return "a line within the header begins with From and a blank"
     lines = head.count(b"\n")
     return f"a header of {lines} lines, and {MAX_HEADER_LINES} are looked at" if lines > MAX_HEADER_LINES else None
 
