@@ -33,6 +33,20 @@ BOMBS = {
     "50,000 policies": lambda: gzip.compress(BEGIN + (POLICY + b",") * 50_000 + POLICY + b"]}", 1),
     "240,000 repeated keys": lambda: gzip.compress(b"{" + b'"a":1,' * 240_000 + b'"a":2}', 1),
 }
+TOP = b"From: a@example.com\nContent-Type: multipart/mixed; boundary=a\n\n"
+MAILS = {
+    "24 MB of boundaries on one line": lambda: TOP + b"--a" * (8 * MEBIBYTE),
+    "24 MB of boundaries on one line of blanks": lambda: (
+        TOP + b"\n--a" + b" " * (12 * MEBIBYTE) + b"--a " * (3 * MEBIBYTE)
+    ),
+    "24 MB of lines that begin as a boundary": lambda: TOP + b"--ab\n" * (24 * MEBIBYTE // 5),
+    "24 MB of parts": lambda: TOP + b"--a\n" * (6 * MEBIBYTE),
+    "24 MB of parts that hold parts": lambda: TOP + b"--a\nContent-Type: multipart/mixed\n\n\n" * (24 * MEBIBYTE // 37),
+    "24 MB without the boundary": lambda: (
+        TOP.replace(b"=a", b"=b") + (b"--" + b" " * 900 + b"x\n") * (24 * MEBIBYTE // 904)
+    ),
+    "24 MB of dashes": lambda: TOP.replace(b"=a", b"=b") + b"\n--" * (8 * MEBIBYTE),
+}
 TAKE_APART = """
 import resource, sys, time
 from pathlib import Path
@@ -49,6 +63,27 @@ except ReportInvalid as exc:
     print("refused:", exc)
 print(time.process_time() - started)
 """
+
+
+WALK = """
+import sys, time
+from pathlib import Path
+from stsguard.core.received_mail import MAX_REPORTS, find_reports
+data = Path(sys.argv[1]).read_bytes()
+started = time.process_time()
+found = find_reports(data)
+assert len(found.parts) <= MAX_REPORTS
+print(time.process_time() - started)
+"""
+
+
+@pytest.mark.parametrize("name", MAILS)
+def test_the_parts_of_a_mail_are_found_in_a_time_linear_in_its_length(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "mail"
+    file.write_bytes(MAILS[name]())
+    done = subprocess.run([sys.executable, "-c", WALK, file], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stsguard.core.mime import MAX_DEPTH, MAX_PARTS, Leaf, Walk, content_type, decoded, parameters_of, split
+from stsguard.core.mime import (
+    MAX_DEPTH,
+    MAX_LINE_REST,
+    MAX_PARTS,
+    Leaf,
+    Walk,
+    content_type,
+    decoded,
+    parameters_of,
+    split,
+)
 from stsguard.core.received_report import Notes
 from tests.strategies import relaxed
 
@@ -44,12 +54,16 @@ def test_content_type(value: str, media_type: str, parameters: dict[str, str]) -
 
 def test_the_first_of_a_field_counts_and_folds_are_undone() -> None:
     header, body = split(
-        b"\tstray\r\nX: 1\r\n 2\r\nSubject : a\r\n\tb\r\nSUBJECT: c\r\nno colon\r\nFrom: x\0y\r\n\r\nrest"
+        b"\tstray\r\nX: 1\r\n 2\r\nSubject: a\r\n\tb\r\nSUBJECT: c\r\nno colon\r\nFrom: x\0y\r\n\r\nrest"
     )
     assert header == {b"subject": "a b", b"from": "x\ufffdy"}
     assert body == b"rest"
     assert split(b"\r\n\r\nonly a body") == ({}, b"only a body")
     assert split(b"Subject: no body") == ({b"subject": "no body"}, b"")
+
+
+def test_rfc5322_2_2_a_field_name_has_no_blank_before_the_colon() -> None:
+    assert split(b"From : a@example.com\r\nFrom: b@example.com\r\n\r\n")[0] == {b"from": "b@example.com"}
 
 
 B = b"Content-Type: multipart/mixed; boundary=b\n\n"
@@ -80,6 +94,18 @@ def test_parts(message: bytes, bodies: list[bytes], told: list[str]) -> None:
     leaves, codes = walked(message)
     assert [leaf.body for leaf in leaves] == bodies
     assert codes == told
+
+
+def test_parts_that_hold_nothing_are_bounded_too() -> None:
+    leaves, told = walked(B + (b"--b\nContent-Type: multipart/mixed\n\n") * (MAX_PARTS + 9) + b"--b--")
+    assert (leaves, "parts-left-out" in told) == ([], True)
+
+
+def test_rfc2046_5_1_1_blanks_may_follow_a_boundary_within_bounds() -> None:
+    blanks = b" " * MAX_LINE_REST
+    assert [leaf.body for leaf in walked(B + b"--b" + blanks + b"\n\nx\n--b--")[0]] == [b"x"]
+    assert [leaf.body for leaf in walked(B + b"--b\n\nx\n--b" + blanks + b" \n--b--")[0]] == [b"x\n--b" + blanks + b" "]
+    assert [leaf.body for leaf in walked(B + b"--b\n\nx\n--b" + b" " * 9)[0]] == [b"x", b""]
 
 
 def test_bounds() -> None:

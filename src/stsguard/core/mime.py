@@ -15,6 +15,7 @@ from stsguard.core.syntax import quoted
 
 MAX_DEPTH = 6  # multipart in forwarded message in multipart, and some more
 MAX_PARTS = 50
+MAX_LINE_REST = 200  # blanks after a boundary
 MAX_HEADER_BYTES = 256 * 1024  # Postfix' header_size_limit is 100 KiB a field
 MAX_VALUE_LENGTH = 2000
 
@@ -30,7 +31,9 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _PIECE = re.compile(r"([^*]+)\*(?:(\d{1,3})(\*)?)?", re.ASCII)
 _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 _MEDIA_TYPE = re.compile(r"[^\s;/]+/[^\s;]+")
-_FIRST_LINE = re.compile(rb"(?:^|\n)--([^\r\n]{1,200}?)[ \t]*\r?\n")
+_BOUNDARY_LINE = rb"--([^\r\n]{0,199}\S)[ \t]*+\r?\n"
+_FIRST_LINE = re.compile(_BOUNDARY_LINE)
+_LATER_LINE = re.compile(rb"\n" + _BOUNDARY_LINE)
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BASE64_AND_SPACE = _BASE64 + b"= \t\r\n"
 _NOT_BASE64 = bytes(octet for octet in range(256) if octet not in _BASE64)
@@ -57,6 +60,7 @@ class Walk:
 
     notes: Notes
     _left: int = MAX_PARTS
+    _containers: int = MAX_PARTS  # parts that hold others, which may be none
     _warned: set[WarningCode] = field(default_factory=set)
 
     def leaves(self, header: Header, body: bytes) -> Iterator[Leaf]:
@@ -67,18 +71,24 @@ class Walk:
         media_type, parameters = content_type(header.get(b"content-type", ""))
         if level < MAX_DEPTH:
             if media_type.startswith("multipart/"):
+                self._containers -= 1
                 for part in self._parts(parameters.get("boundary", ""), body):
+                    if self._left <= 0 or self._containers <= 0:
+                        self._leave_out()
+                        return
                     own, inner = split(part)
                     yield from self._within(own, message, inner, level + 1, depth)
                 return
             if media_type == "message/rfc822":
+                self._containers -= 1
                 inner_header, inner = split(decoded(body, header.get(b"content-transfer-encoding", ""), self.notes))
                 yield from self._within(inner_header, inner_header, inner, level + 1, depth + 1)
                 return
-        if self._left:
-            self._left -= 1
-            yield Leaf(media_type, _file_name(header, parameters), header, message, body, depth)
-        elif WarningCode.PARTS_LEFT_OUT not in self._warned:
+        self._left -= 1
+        yield Leaf(media_type, _file_name(header, parameters), header, message, body, depth)
+
+    def _leave_out(self) -> None:
+        if WarningCode.PARTS_LEFT_OUT not in self._warned:
             self._warned.add(WarningCode.PARTS_LEFT_OUT)
             self.notes.add(WarningCode.PARTS_LEFT_OUT, f"more than {MAX_PARTS} parts: the others are not looked at")
 
@@ -86,7 +96,7 @@ class Walk:
         """What is between the boundary lines (RFC 2046 §5.1.1); a last one that is missing is taken for there."""
         mark = b"--" + boundary.encode("utf-8", "replace")
         if not boundary or mark not in body:
-            first = _FIRST_LINE.search(body)
+            first = _FIRST_LINE.match(body) or _LATER_LINE.search(body)
             if first is None:
                 self.notes.add(WarningCode.BOUNDARY, f"no line with the boundary {quoted(boundary)}")
                 return
@@ -106,18 +116,16 @@ class Walk:
 
 def _delimiters(body: bytes, mark: bytes) -> Iterator[tuple[int, int, bool]]:
     """Where the part before each boundary line ends, where the next one begins, and whether it is the last line."""
-    at = body.find(mark)
-    while at >= 0:
-        after = at + len(mark)
-        line_end = body.find(b"\n", after)
-        line_end = len(body) if line_end < 0 else line_end
-        rest = body[after : min(line_end, after + 200)].rstrip()
-        if (at == 0 or body[at - 1] == 0x0A) and rest in {b"", b"--"}:
-            before = at - 1 if at else 0  # RFC 2046 §5.1.1: the line end before it belongs to the boundary
-            yield before - (before > 0 and body[before - 1] == 0x0D), min(line_end + 1, len(body)), rest == b"--"
-            at = body.find(mark, line_end)
-        else:
-            at = body.find(mark, after)
+    # An expression, since a body of lines that nearly are one would be some million rounds of a loop. It looks no
+    # further than at what begins as one: a line may have the boundary a million times.
+    line = re.escape(mark) + rb"(--)?[^\S\n]{0,%d}+(?=\n|\Z)" % MAX_LINE_REST
+    first = re.match(line, body)
+    if first:
+        yield 0, min(first.end() + 1, len(body)), first[1] is not None
+    for found in re.finditer(rb"\n" + line, body):
+        before = found.start()  # RFC 2046 §5.1.1: the line end before it belongs to the boundary
+        end = before - (before > 0 and body[before - 1] == 0x0D)
+        yield end, min(found.end() + 1, len(body)), found[1] is not None
 
 
 def split(data: bytes) -> tuple[Header, bytes]:
@@ -144,7 +152,9 @@ def _fields(text: bytes) -> Header:
             fields[name] = _unfolded(lines)
             name = b""
         begin, colon, value = line.partition(b":")
-        lowered = begin.rstrip().lower()
+        # RFC 5322 §2.2: no blank before the colon. The obsolete form (§4.5) has it, but dkimpy does not know that form,
+        # so that whoever believes such a field believes what is not signed.
+        lowered = begin.lower()
         if colon and lowered in WANTED and lowered not in fields:
             name, lines = lowered, [value]
     if name:
