@@ -194,6 +194,31 @@ def test_a_socket_that_a_killed_daemon_has_left(tmp_path: Path) -> None:
     )
 
 
+@left_open
+async def test_a_daemon_that_does_not_answer_is_told_beside_one_that_is_well(tmp_path: Path) -> None:
+    """A site may run one daemon alone; but one whose socket is there, or that is named, has to answer."""
+    async with admin_socket(tmp_path) as at:
+
+        async def status(*arguments: str) -> Result:
+            config = at.path.with_name("stsguard.toml")
+            config.write_text(f'[admin]\nlisten = "unix:{at.path}"\ninbound_listen = "unix:{tmp_path}/inbound.sock"\n')
+            return await asyncio.to_thread(
+                CliRunner().invoke, main, ["--config", str(config), "status", "--json", *arguments]
+            )
+
+        alone = await status()
+        assert alone.exit_code == 0, alone.output
+        assert list(json.loads(alone.stdout)["unreachable"]) == ["inbound"]
+        assert json.loads((await status("outbound")).stdout)["unreachable"] == {}
+        assert (await status("outbound", "inbound")).exit_code == 3
+        assert (await status("inbound")).exit_code == 3
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(tmp_path / "inbound.sock"))
+        dead = await status()
+        reason = f"stsguard inbound does not run: nobody answers at unix:{tmp_path}/inbound.sock"
+        assert (dead.exit_code, json.loads(dead.stdout)["unreachable"]) == (3, {"inbound": reason})
+
+
 def test_a_socket_that_is_not_for_this_user() -> None:
     try:
         raise httpx.ConnectError("[Errno 13] Permission denied") from PermissionError(13, "Permission denied")

@@ -124,10 +124,12 @@ def test_mbox_keeps_signatures_whole_and_knows_when_each_mail_came(tmp_path: Pat
     from_line = b"From tls@sender.example Mon Mar  2 03:10:06 2026\n"
     quoted = mail.replace(b"\r\n", b"\n")
     path.write_bytes(from_line + quoted + b"\n" + b"From nobody\n" + quoted + b"\n")
-    first, second = items_in(path)
+    problems: list[tuple[str, str]] = []
+    first, second = items_in(path, lambda *told: problems.append(told))
     assert (first.octets, first.received_at) == (quoted, datetime(2026, 3, 2, 3, 10, 6, tzinfo=UTC))
     assert second.octets == quoted
     assert second.received_at == datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    assert problems == []
     assert site.take_in(path)["new"] == 1
     assert [row["dkim_status"] for row in site.rows(received_intakes)] == ["pass"]
 
@@ -249,9 +251,59 @@ def test_one_that_the_database_does_not_take_does_not_stop_the_others(site: Inta
 def test_path_that_is_not_there_says_so(site: IntakeSite, tmp_path: Path) -> None:
     done = site.ingest(tmp_path / "nothing")
     assert (done.returncode, done.stderr.decode()) == (1, f"{tmp_path}/nothing: No such file or directory\n")
+    assert done.stdout == b"0 taken in: 0 new reports, 0 duplicates, 1 not readable\n"
     assert site.ingest().returncode == 2
     assert site.ingest("--again", tmp_path).returncode == 2
     assert site.ingest("-", tmp_path).returncode == 2
+
+
+def test_paths_that_cant_be_read_keep_no_others_back(site: IntakeSite, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number, name in enumerate(("a.eml", "c.eml")):
+        (many / name).write_bytes(signed_mail(numbered(number)))
+    (many / "b").mkdir()
+    (many / "b" / "inside.eml").symlink_to(many / "b" / "inside.eml")  # a loop: no user can read it
+    (many / "bb.eml").symlink_to("nowhere")  # what is below a directory and no file is passed over
+    last = tmp_path / "last.eml"
+    last.write_bytes(signed_mail(numbered(2)))
+    os.mkfifo(tmp_path / "pipe")
+    found = site.take_in(tmp_path / "nothing", many, tmp_path / "pipe", tmp_path / "none", last, code=1)
+    assert (found["new"], found["items"], found["unreadable"]) == (3, 3, 3)
+    assert found["problems"] == [
+        f"{tmp_path}/nothing: No such file or directory",
+        f"{tmp_path}/pipe: not a regular file; - takes in standard input",
+        f"{tmp_path}/none: No such file or directory",
+    ]
+
+
+@needs_root
+def test_file_in_a_directory_that_is_not_for_this_user_keeps_no_others_back(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.eml", "c.eml")):
+        (tmp_path / name).write_bytes(numbered(number))
+    (tmp_path / "b.eml").touch(mode=0o000)
+    (tmp_path / "b").mkdir(mode=0o700)
+    script = """if True:
+        import os, sys
+        from pathlib import Path
+        from stsguard.app.ingest_items import items_in
+        os.chdir(sys.argv[1])  # the directories above are not for nobody
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        told = []
+        print(*(str(item.path) for item in items_in(Path("."), lambda *each: told.append(each))))
+        print(told)
+        """
+    tmp_path.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, check=True)
+    assert done.stdout.decode().splitlines() == [
+        "a.eml c.eml",
+        "[('b', 'Permission denied'), ('b.eml', 'Permission denied')]",
+    ]
+
+
+def test_standard_input_as_a_path_is_refused(site: IntakeSite) -> None:
+    done = site.ingest("/dev/stdin", stdin=report_mail())
+    assert (done.returncode, done.stderr) == (1, b"/dev/stdin: not a regular file; - takes in standard input\n")
 
 
 def test_bar_is_shown_on_a_terminal_only(site: IntakeSite, tmp_path: Path) -> None:
@@ -407,8 +459,8 @@ async def test_reader_ends_with_the_command(site: IntakeSite, tmp_path: Path) ->
 
 def test_json_output_is_one_object(site: IntakeSite, tmp_path: Path) -> None:
     done = site.ingest("--json", tmp_path / "nothing")
-    assert (done.returncode, json.loads(done.stdout)) == (
+    assert (done.returncode, json.loads(done.stdout)["problems"]) == (
         1,
-        {"error": f"{tmp_path}/nothing: No such file or directory"},
+        [f"{tmp_path}/nothing: No such file or directory"],
     )
     assert not (site.spool / SET_ASIDE).exists()

@@ -24,7 +24,12 @@ ANSWER_SECONDS = 120.0
 
 
 class DaemonUnreachable(OurFault):
-    """The running daemon can't be asked; the message says where it was sought and what to do."""
+    """The running daemon can't be asked; the message says where it was sought and what to do. `absent`: nothing shows
+    that one ought to run, since there is no socket."""
+
+    def __init__(self, message: str, *, absent: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +61,14 @@ def ask_daemon(
             response = client.request(method, path, params=dict(query or {}))
             content = response.json()
     except (httpx.HTTPError, ValueError) as exc:
-        raise DaemonUnreachable(why_unreachable(exc, where, daemon)) from exc
+        absent = isinstance(_os_error(exc), FileNotFoundError)
+        raise DaemonUnreachable(why_unreachable(exc, where, daemon), absent=absent) from exc
     return DaemonAnswer(response.status_code, content)
 
 
 def why_unreachable(exc: Exception, where: str, daemon: str = "outbound") -> str:
     """What keeps the daemon from answering at `where`, and for whom its socket is, from what httpx raised."""
-    cause: BaseException | None = exc
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
-    match cause:
+    match _os_error(exc):
         case FileNotFoundError():
             return f"stsguard {daemon} does not run, or has its admin socket elsewhere: there is no {where}"
         case ConnectionRefusedError():
@@ -73,6 +76,14 @@ def why_unreachable(exc: Exception, where: str, daemon: str = "outbound") -> str
         case PermissionError():
             return f"no permission to use {where}: it is for root and the group of the socket"
     return f"no answer from stsguard {daemon} at {where}: {str(exc) or type(exc).__name__}"
+
+
+def _os_error(exc: Exception) -> OSError | None:
+    """What the operating system said, where that is the cause."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def lookup_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:

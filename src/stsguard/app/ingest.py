@@ -61,6 +61,11 @@ class Summary:
         self.unreadable += 1
         self._tell(label, problem)
 
+    def add_unusable(self, path: str, problem: str) -> None:
+        """Count a path that can't be read, so that nobody knows what is there."""
+        self.unreadable += 1
+        self._tell(path, problem)
+
     def _tell(self, label: str, text: str) -> None:
         if len(self.problems) < MAX_TOLD:
             self.problems.append(f"{label}: {text}")
@@ -82,12 +87,8 @@ class Summary:
 
 
 def count_items(paths: Sequence[Path]) -> int:
-    """How many items there are, for a progress bar.
-
-    Raises:
-        PathUnusable: one of `paths` can't be read.
-    """
-    return sum(1 for path in paths for _ in items_in(path))
+    """How many items there are, for a progress bar."""
+    return sum(1 for path in paths for _ in items_in(path, lambda _path, _problem: None))
 
 
 def ingest_paths(
@@ -97,7 +98,6 @@ def ingest_paths(
 
     Raises:
         StoreUnavailable: the database can't be used; what is not stored is where it was.
-        PathUnusable: one of `paths` can't be read; what was before it is stored.
     """
     return asyncio.run(_ingest(config, paths, trusted=trusted, progress=progress, workers=workers))
 
@@ -108,7 +108,7 @@ async def _ingest(
     async with _opened(config) as stores:
         rules = await _rules(config, stores, trusted=trusted)
         saver = _Saver(stores.received, progress)
-        chunks = _chunks(item for path in paths for item in items_in(path))
+        chunks = _chunks(item for path in paths for item in items_in(path, saver.summary.add_unusable))
         first = list(islice(chunks, FEW // CHUNK_ITEMS))
         number = workers or min(MAX_WORKERS, os.cpu_count() or 1)
         if len(first) < FEW // CHUNK_ITEMS and workers is None:

@@ -4,13 +4,13 @@ mail or report file in them. Nothing is read whole but what is in an mbox, and t
 
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from stsguard.core.arrival import Arrival, Via, media_type_of
-from stsguard.core.errors import OperatorError
 from stsguard.core.received_mail import MAX_MESSAGE_BYTES
 
 _NAMES = (".json", ".json.gz", ".gz", ".zip", ".eml", ".mbox", ".mbx")
@@ -20,8 +20,7 @@ _FROM_LINE = re.compile(rb"From \S* *(.{24})")
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
-class PathUnusable(OperatorError):
-    """A path that was given can't be read, or there is nothing in it that could be read; the message says which."""
+Tell = Callable[[str, str], None]  # the path, and what keeps it from being read
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +54,32 @@ def arrival_of(item: Item, octets: bytes, now: datetime) -> Arrival:
     return Arrival(Via.FILE, min(received_at, now), client=item.label, media_type=media_type_of(octets))
 
 
-def items_in(path: Path) -> Iterator[Item]:
-    """Everything at `path`.
+def items_in(path: Path, tell: Tell) -> Iterator[Item]:
+    """Everything at `path`. What is not there or can't be read is told, and the rest is gone on with."""
+    yield from _told(_at(path, tell), path, tell)
 
-    Raises:
-        PathUnusable: it is not there, or can't be read.
-    """
+
+def _told(found: Iterator[Item], path: Path, tell: Tell) -> Iterator[Item]:
+    """`found`, as far as it can be read."""
     try:
-        if path.is_dir():
-            yield from _in_directory(path)
-        elif _begin(path).startswith(b"From "):
-            yield from _in_mbox(path)
-        else:
-            yield Item(path, str(path))
+        yield from found
     except OSError as exc:
-        raise PathUnusable(f"{exc.filename or path}: {exc.strerror}") from exc
+        tell(str(path), exc.strerror or str(exc))
 
 
-def _in_directory(directory: Path) -> Iterator[Item]:
+def _at(path: Path, tell: Tell) -> Iterator[Item]:
+    kind = path.stat().st_mode
+    if stat.S_ISDIR(kind):
+        yield from _in_directory(path, tell)
+    elif not stat.S_ISREG(kind):  # a pipe would be waited for, and can't be read twice
+        tell(str(path), "not a regular file; - takes in standard input")
+    elif _begin(path).startswith(b"From "):
+        yield from _in_mbox(path)
+    else:
+        yield Item(path, str(path))
+
+
+def _in_directory(directory: Path, tell: Tell) -> Iterator[Item]:
     """In the order of names. Of a Maildir only `new`: what is in `cur` somebody has seen."""
     if all((directory / name).is_dir() for name in _MAILDIR):
         for name in sorted(os.listdir(directory / "new")):  # noqa: PTH208 (a name takes a fifth of a Path)
@@ -81,17 +88,23 @@ def _in_directory(directory: Path) -> Iterator[Item]:
                 yield Item(path, str(path), moves_to=directory / "cur" / f"{name.partition(':')[0]}:2,")
         below = [path for path in sorted(directory.iterdir()) if path.name not in _MAILDIR and path.is_dir()]
         for path in below:
-            yield from _in_directory(path)
+            yield from _told(_in_directory(path, tell), path, tell)
         return
     for path in sorted(directory.iterdir()):
-        if path.is_dir() and not path.is_symlink() and path.name[0] != ".":
-            yield from _in_directory(path)
-        elif path.is_file() and path.name[0] != ".":
-            begin = _begin(path)
-            if begin.startswith(b"From "):
-                yield from _in_mbox(path)
-            elif path.name.lower().endswith(_NAMES) or _HEADER_FIELD.match(begin):
-                yield Item(path, str(path))
+        if path.name[0] != ".":
+            yield from _told(_below(path, tell), path, tell)
+
+
+def _below(path: Path, tell: Tell) -> Iterator[Item]:
+    """What is at `path` in a directory: only what looks like mail or a report."""
+    if path.is_dir() and not path.is_symlink():
+        yield from _in_directory(path, tell)
+    elif path.is_file():
+        begin = _begin(path)
+        if begin.startswith(b"From "):
+            yield from _in_mbox(path)
+        elif path.name.lower().endswith(_NAMES) or _HEADER_FIELD.match(begin):
+            yield Item(path, str(path))
 
 
 def _begin(path: Path) -> bytes:

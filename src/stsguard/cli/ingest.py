@@ -79,7 +79,6 @@ def _keep_standard_input(config_file: Path, state_dir: Path | None, recipient: s
 
 def _ingest(config_file: Path, state_dir: Path | None, paths: Sequence[Path], *, trusted: bool) -> "Summary":
     from stsguard.app.ingest import count_items, ingest_again, ingest_paths
-    from stsguard.app.ingest_items import PathUnusable
     from stsguard.core.errors import StoreUnavailable
     from stsguard.log import set_up
 
@@ -92,8 +91,6 @@ def _ingest(config_file: Path, state_dir: Path | None, paths: Sequence[Path], *,
         number = count_items(paths) if sys.stderr.isatty() else None
         with _progress(number) as progress:
             return ingest_paths(config, paths, trusted=trusted, progress=progress)
-    except PathUnusable as exc:
-        fail(str(exc), EXIT_PROBLEM)
     except StoreUnavailable as exc:
         fail(f"{exc}; what is not stored is where it was", EXIT_UNREACHABLE)
 
