@@ -123,7 +123,7 @@ async def test_dns_that_does_not_answer_is_exit_3(tmp_path: Path) -> None:
         (("edit", NAME, "--remove-mx", "x.example"), 1, "its policy has no mx x.example"),
         (("edit", NAME, "--mx", "mx1.a.example"), 1, "these are the mx that it has"),
         (("edit", "b.example", "--mx-from-dns"), 1, "stsguard domain add b.example adds it"),
-        (("mode", NAME, "testing"), 1, "a.example is testing, so 'testing' is not possible"),
+        (("mode", NAME, "testing"), 0, "a.example is already in testing\n"),
         (("mode", NAME, "none"), 2, "'none'"),
         (("mode", NAME, "enforce"), 1, "a.example stays in testing, which is safe"),
         (("mode", NAME, "enforce", "--force", "x"), 1, "give --confirm a.example. Nothing was changed"),
@@ -215,6 +215,36 @@ async def test_mx_that_no_host_uses_may_go_when_the_ttl_is_over(tmp_path: Path) 
             await stores.findings.save_findings(A, [unused], datetime.now(UTC) - timedelta(hours=1))
         await site.ok("edit", NAME, "--remove-mx", "*.old.example")
         assert (await site.json("show", NAME))["mx"] == ["mx1.a.example"]
+
+
+async def test_plan_that_would_be_refused_says_so_and_undo_of_an_edit_in_testing_works(tmp_path: Path) -> None:
+    async with hosting_site(tmp_path, *MX) as site:
+        await site.ok("add", NAME, "--mx-from-dns")
+        refused = await site.run("edit", NAME, "--remove-mx", "mx2.a.example", "--plan")
+        assert "\nnot now: a.example: mx2.a.example is in DNS MX" in refused.output
+        assert refused.output.endswith("nothing was changed, and without --plan it would be refused\n")
+        out = await site.ok("edit", NAME, "--add-mx", "mx7.a.example")
+        undo = out.splitlines()[-1].split()
+        assert undo[:3] == ["stsguard", "domain", "edit"]
+        await site.ok(*undo[2:])
+        assert (await site.json("show", NAME))["mx"] == ["mx1.a.example", "mx2.a.example"]
+
+
+async def test_alias_in_testing_leaves_its_target_and_says_so(tmp_path: Path) -> None:
+    async with hosting_site(tmp_path, *MX) as site:
+        await site.ok("add", NAME, "--mx-from-dns")
+        for alias in ("b.example", "c.example"):
+            await site.ok("add", alias, "--alias-of", NAME)
+        refused = await site.run("retire", NAME, "--confirm", NAME)
+        assert "b.example, c.example follow it; retire each of them first" in refused.output
+        out = await site.ok("mode", "b.example", "testing")
+        assert out.startswith("b.example is already in testing\nit no longer follows a.example, and keeps the mx")
+        assert "no longer follows a.example" in await site.ok("history", "b.example")
+        out = await site.ok("retire", "c.example", "--confirm", "c.example")
+        assert "\nit no longer follows a.example\n" in out
+        assert "mode c.example testing, with a policy of its own: it does not follow a.example again" in out
+        assert "retire, from testing; no longer follows a.example" in await site.ok("history", "c.example")
+        await site.ok("retire", NAME, "--confirm", NAME)
 
 
 async def test_back_to_testing_is_one_command_without_questions(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from stsguard.core.errors import TransitionRefused
 from stsguard.core.hosted import HostedDomain, Stage
 from stsguard.core.mtasts import MAX_MAX_AGE, Mode
 from stsguard.core.readiness import ItemState, Readiness, ReadinessItem
-from stsguard.core.rollout import LivePolicy, adopt, back_to_testing, edit_mx, enforce, is_served, retire
+from stsguard.core.rollout import LivePolicy, adopt, back_to_testing, edit_mx, enforce, is_served, leave_target, retire
 from stsguard.core.rollout_evidence import record_gone, served
 from stsguard.core.rollout_plan import DnsMx
 from stsguard.names import Domain
@@ -155,6 +155,15 @@ def test_an_alias_back_to_testing_leaves_its_target() -> None:
     assert event.detail == "testing, from enforce; no longer follows example.com"
 
 
+def test_an_alias_in_testing_leaves_its_target_and_serves_what_it_did() -> None:
+    alias = adopt(ALIAS, LivePolicy(), NOW, target=added())[0]
+    domain, event = leave_target(alias, NOW - DAY)
+    assert domain == replace(alias, alias_of=None)
+    assert (event.at, event.detail) == (NOW, "no longer follows example.com")
+    with pytest.raises(TransitionRefused, match="no alias that tests"):
+        leave_target(domain, NOW)
+
+
 def test_a_change_of_mind_brings_a_retiring_domain_back() -> None:
     retiring = retire(enforcing(), NOW + 21 * DAY)[0]
     gone = record_gone(retiring, NOW + 60 * DAY)[0]
@@ -209,8 +218,15 @@ def test_rfc8461_8_3_retire_serves_none_with_a_small_max_age() -> None:
 def test_retire_is_refused_twice_and_while_others_follow() -> None:
     with pytest.raises(TransitionRefused, match="on its way out already"):
         retire(retire(added(), NOW)[0], NOW)
-    with pytest.raises(TransitionRefused, match=r"example\.org follow it"):
+    with pytest.raises(TransitionRefused, match=r"example\.org follows it; .*domain mode example\.org testing"):
         retire(added(), NOW, aliases=[ALIAS])
+    with pytest.raises(TransitionRefused, match=r"example\.org, example\.net follow it; .*mode DOMAIN testing"):
+        retire(added(), NOW, aliases=[ALIAS, Domain("example.net")])
+
+
+def test_an_alias_that_retires_no_longer_follows() -> None:
+    domain, event = retire(adopt(ALIAS, LivePolicy(), NOW, target=added())[0], NOW)
+    assert (domain.alias_of, event.detail) == (None, "retire, from testing; no longer follows example.com")
 
 
 def test_rfc8461_8_3_served_in_every_stage_but_the_last() -> None:

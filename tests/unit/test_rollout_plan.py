@@ -93,6 +93,14 @@ def test_nobody_knows_since_when_a_host_is_gone() -> None:
     assert "can't be looked up" in plan_mx_change(enforcing(), MX[1:], DnsMx(known=False), NOW).refusal
 
 
+def test_rfc8461_5_a_policy_that_tests_keeps_no_mail_back_so_no_cache_is_waited_for() -> None:
+    dns_mx = DnsMx((Domain("a.example.net"),), 3600)
+    plan = plan_mx_change(added(), MX[1:], dns_mx, NOW)
+    assert (plan.refusal, plan.steps[1].safe_now) == ("", True)
+    used = DnsMx((Domain("mx1.example.com"),), 3600)
+    assert "is in DNS MX" in plan_mx_change(added(), MX[1:], used, NOW).refusal
+
+
 @pytest.mark.parametrize(
     ("old", "new", "hosts"),
     [
@@ -103,7 +111,7 @@ def test_nobody_knows_since_when_a_host_is_gone() -> None:
 def test_a_pattern_may_be_replaced_by_one_that_permits_the_same(
     old: tuple[str, ...], new: tuple[str, ...], hosts: tuple[str, ...]
 ) -> None:
-    version = replace(added().current, mx_patterns=patterns(*old))
-    domain = replace(added(), versions=(version,))
+    version = replace(enforcing().current, mx_patterns=patterns(*old))
+    domain = replace(enforcing(), versions=(version,))
     dns_mx = DnsMx(tuple(map(Domain, hosts)), 3600)
     assert plan_mx_change(domain, tuple(map(MxPattern.parse, new)), dns_mx, NOW).refusal == ""

@@ -1,6 +1,6 @@
 """What `stsguard domain` does to a domain: add, edit, mode, retire. Each is one transaction on the database."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,7 +10,7 @@ from stsguard.core.errors import StoreUnavailable, TransitionRefused
 from stsguard.core.findings import MX_UNUSED
 from stsguard.core.hosted import HostedDomain, Stage
 from stsguard.core.mtasts import MxPattern
-from stsguard.core.rollout import LivePolicy, adopt, back_to_testing, edit_mx, retire
+from stsguard.core.rollout import LivePolicy, adopt, back_to_testing, edit_mx, leave_target, retire
 from stsguard.core.rollout_plan import MxPlan, plan_mx_change
 from stsguard.core.rollout_steps import Step, next_step
 from stsguard.names import Domain, NameInvalid
@@ -18,7 +18,8 @@ from stsguard.names import Domain, NameInvalid
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A domain after a change. `plan` is the order of an MX change; `warnings` is what the admin should know."""
+    """A domain after a change. `plan` is the order of an MX change; `warnings` is what the admin should know; `was` the
+    stage of before, and `followed` the target that it has left."""
 
     domain: HostedDomain
     step: Step
@@ -26,6 +27,7 @@ class Changed:
     warnings: tuple[str, ...] = ()
     plan: MxPlan | None = None
     was: Stage | None = None
+    followed: Domain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,29 @@ def edit_domain(
 
 
 def to_testing(config: Config, policy_domain: Domain) -> Changed:
-    """Back to testing, from enforce or retiring: no condition, no question.
+    """Back to testing, from enforce or retiring: no condition, no question. One that is testing stays as it is, but for
+    an alias, which leaves its target.
 
     Raises:
-        TransitionRefused: it is testing already, or retired.
+        TransitionRefused: it is retired.
         StoreUnavailable: the database can't be used.
     """
-    return _simple(config, policy_domain, lambda stored, now, ids: back_to_testing(stored, now, dns_ids=ids))
+
+    async def work(work: DomainWork) -> Changed:
+        before, now = await work.load(policy_domain), work.now()
+        if before.stage is Stage.TESTING and before.alias_of is None:
+            return changed_result(work, before, now, before=before)
+        ids = () if before.stage is Stage.TESTING else await work.dns_ids(policy_domain)
+
+        def decide(stored: HostedDomain) -> Change:
+            if stored.stage is Stage.TESTING:
+                return leave_target(stored, now)
+            return back_to_testing(stored, now, dns_ids=ids)
+
+        saved = await work.change(policy_domain, decide)
+        return changed_result(work, saved, now, before=before)
+
+    return with_work(config, work)
 
 
 def retire_domain(config: Config, policy_domain: Domain) -> Changed:
@@ -141,22 +159,9 @@ def retire_domain(config: Config, policy_domain: Domain) -> Changed:
     async def work(work: DomainWork) -> Changed:
         domains = await work.stores.domains.load_domains()
         aliases = [each.policy_domain for each in domains if each.alias_of == policy_domain]
-        was, ids, now = (await work.load(policy_domain)).stage, await work.dns_ids(policy_domain), work.now()
+        before, ids, now = await work.load(policy_domain), await work.dns_ids(policy_domain), work.now()
         saved = await work.change(policy_domain, lambda stored: retire(stored, now, aliases=aliases, dns_ids=ids))
-        return changed_result(work, saved, now, was=was)
-
-    return with_work(config, work)
-
-
-def _simple(
-    config: Config,
-    policy_domain: Domain,
-    decide: Callable[[HostedDomain, datetime, tuple[str, ...]], Change],
-) -> Changed:
-    async def work(work: DomainWork) -> Changed:
-        was, ids, now = (await work.load(policy_domain)).stage, await work.dns_ids(policy_domain), work.now()
-        saved = await work.change(policy_domain, lambda stored: decide(stored, now, ids))
-        return changed_result(work, saved, now, was=was)
+        return changed_result(work, saved, now, before=before)
 
     return with_work(config, work)
 
@@ -168,11 +173,12 @@ def changed_result(
     *,
     warnings: tuple[str, ...] = (),
     plan: MxPlan | None = None,
-    was: Stage | None = None,
+    before: HostedDomain | None = None,
 ) -> Changed:
-    """`domain` as it is after a command, with its next step."""
+    """`domain` as it is after a command, with its next step; `before` is what it was."""
     step = next_step(domain, now, max_age_cap=work.config.policy_host.max_age_cap_seconds)
-    return Changed(domain, step, now, warnings, plan, was)
+    followed = before.alias_of if before is not None and domain.alias_of is None else None
+    return Changed(domain, step, now, warnings, plan, before.stage if before else None, followed)
 
 
 async def _unused_since(work: DomainWork, policy_domain: Domain) -> dict[MxPattern, datetime]:

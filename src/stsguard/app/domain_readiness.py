@@ -60,6 +60,6 @@ def enforce_domain(config: Config, assessed: Assessed, *, forced: str) -> Change
         saved = await work.stores.domains.save_domain(changed, [event])
         if saved is None:
             raise TransitionRefused(f"{name} was changed by another process meanwhile; look again and repeat this")
-        return changed_result(work, saved, now, was=assessed.domain.stage)
+        return changed_result(work, saved, now, before=assessed.domain)
 
     return with_work(config, work)

@@ -128,8 +128,14 @@ def edit(
         as_json,
         [f"{policy_domain} has version {changed.domain.current.number}: mx {mx_text(changed.domain.current)}"],
         ["the plan above says from when on DNS may change; until then leave DNS MX as it is"],
-        f"stsguard domain edit {policy_domain} {back}",
+        f"stsguard domain edit {policy_domain} {back}{_only_later(changed)}",
     )
+
+
+def _only_later(changed: "Changed") -> str:
+    """What is added while enforcing goes again only when it is known that no MX host needs it."""
+    added = changed.plan.added if changed.plan and changed.domain.current.mode.value == "enforce" else ()
+    return ", once an inspection has seen that no MX host needs what was added" if added else ""
 
 
 @click.command()
@@ -149,8 +155,9 @@ def mode(
 ) -> None:
     """Bring DOMAIN to enforce, or back to testing.
 
-    testing is possible at any time and asks nothing. enforce shows the readiness, asks to type the domain's name, and
-    wants 14 days of testing and everything green. Exit 1: refused, not ready, or not confirmed; 3: could not check.
+    testing is possible at any time and asks nothing; one that follows another domain so leaves it. enforce
+    shows the readiness, asks to type the domain's name, and wants 14 days of testing and everything green. Exit 1:
+    refused, not ready, or not confirmed; 3: could not check.
     """
     config = read_domain_config(config_file, state_dir)
     if wanted_mode == "testing":
@@ -165,6 +172,9 @@ def _to_testing(config: "Config", policy_domain: "Domain", *, as_json: bool) -> 
     from stsguard.app.domain_commands import to_testing
 
     changed = try_or_end(lambda: to_testing(config, policy_domain))
+    if changed.was == changed.domain.stage:
+        _print_in_testing(config, changed, as_json=as_json)
+        return
     until = _held_until(changed)
     print_changed(
         config,
@@ -177,6 +187,30 @@ def _to_testing(config: "Config", policy_domain: "Domain", *, as_json: bool) -> 
         ],
         f"stsguard domain mode {policy_domain} enforce, after 14 days",
     )
+
+
+def _print_in_testing(config: "Config", changed: "Changed", *, as_json: bool) -> None:
+    """It was in testing before; all that may have changed is that it follows nobody any more."""
+    one = changed.domain
+    told = [f"{one.policy_domain} is already in testing"]
+    if changed.followed is not None:
+        told.append(f"it no longer follows {changed.followed}, and keeps the mx that it has: {mx_text(one.current)}")
+    print_changed(
+        config,
+        changed,
+        as_json,
+        told,
+        ["no sender can hold mail back by what is served: in testing they deliver as ever, and report"],
+        _follow_again(changed) or "nothing was changed",
+    )
+
+
+def _follow_again(changed: "Changed") -> str:
+    """How a domain that has left its target comes to follow it again; empty where it followed nobody."""
+    if changed.followed is None:
+        return ""
+    name = changed.domain.policy_domain
+    return f"retire {name}, and when it is retired, stsguard domain add {name} --alias-of {changed.followed}"
 
 
 @click.command(short_help="Begin the safe way out of MTA-STS for DOMAIN.")
@@ -203,13 +237,17 @@ def retire(
         config,
         changed,
         as_json,
-        [f"{policy_domain} is retiring: mode none is served"],
+        [
+            f"{policy_domain} is retiring: mode none is served",
+            *([f"it no longer follows {changed.followed}"] if changed.followed else []),
+        ],
         [
             f"keep {changed.domain.policy_host}, its certificate and stsguard inbound as they are",
             f"senders may hold a policy until {instant(_held_at_least(changed))}, and longer if mode none is not",
             f"served everywhere right away; stsguard domain show {policy_domain} has the date when that is known",
         ],
-        f"stsguard domain mode {policy_domain} testing",
+        f"stsguard domain mode {policy_domain} testing"
+        + (f", with a policy of its own: it does not follow {changed.followed} again" if changed.followed else ""),
     )
 
 
@@ -292,8 +330,10 @@ def _print_plan_alone(changed: "Changed", as_json: bool) -> None:
     else:
         _print_plan(plan)
         if plan.refusal:
-            click.echo(printable(f"\nnot now: {plan.refusal}"))
-        click.echo("\nnothing was changed; without --plan the first step is made")
+            click.echo(printable(f"not now: {plan.refusal}"))
+            click.echo("\nnothing was changed, and without --plan it would be refused")
+        else:
+            click.echo("\nnothing was changed; without --plan the policy is changed, and DNS is left to you")
     if plan.refusal:
         raise click.exceptions.Exit(EXIT_PROBLEM)
 

@@ -170,9 +170,21 @@ def back_to_testing(domain: HostedDomain, now: datetime, *, dns_ids: Collection[
     check(domain, Operation.TESTING)
     now = max(now, latest_instant(domain))
     patterns = next(version.mx_patterns for version in reversed(domain.versions) if version.mx_patterns)
-    reason = f"testing, from {domain.stage.value}" + (f"; no longer follows {domain.alias_of}" * bool(domain.alias_of))
+    reason = f"testing, from {domain.stage.value}" + _no_longer_follows(domain)
     changed = with_new_version(domain, Terms(Mode.TESTING, FIRST_MAX_AGE_SECONDS, patterns), now, dns_ids, reason)
     return replace(changed, alias_of=None), HistoryEvent(now, "testing", reason)
+
+
+def leave_target(domain: HostedDomain, now: datetime) -> Change:
+    """An alias that is testing goes its own way: what is served stays as it is, and no longer changes with its target.
+
+    Raises:
+        TransitionRefused: it follows nobody, or is not testing; `back_to_testing` is for the others.
+    """
+    if domain.alias_of is None or domain.stage is not Stage.TESTING:
+        raise TransitionRefused(f"{domain.policy_domain} is {domain.stage.value}, and no alias that tests")
+    detail = f"no longer follows {domain.alias_of}"
+    return replace(domain, alias_of=None), HistoryEvent(max(now, latest_instant(domain)), "testing", detail)
 
 
 def retire(
@@ -186,11 +198,13 @@ def retire(
     """
     check(domain, Operation.RETIRE)
     if aliases:
+        follows, them = ("follows", "it") if len(aliases) == 1 else ("follow", "each of them")
         raise TransitionRefused(
-            f"{domain.policy_domain}: {', '.join(aliases)} follow it; retire them first, or put them in testing"
+            f"{domain.policy_domain}: {', '.join(aliases)} {follows} it; retire {them} first, or let {them} go its own "
+            f"way with `stsguard domain mode {aliases[0] if len(aliases) == 1 else 'DOMAIN'} testing`"
         )
     now = max(now, latest_instant(domain))
-    reason = f"retire, from {domain.stage.value}"
+    reason = f"retire, from {domain.stage.value}" + _no_longer_follows(domain)
     changed = with_new_version(domain, Terms(Mode.NONE, FIRST_MAX_AGE_SECONDS, ()), now, dns_ids, reason)
     return replace(changed, alias_of=None), HistoryEvent(now, "retiring", reason)
 
@@ -233,6 +247,10 @@ def _found_version(live: LivePolicy, earlier: Sequence[PolicyVersion], now: date
 
 def _ids(live: LivePolicy) -> tuple[str, ...]:
     return (live.record_id,) if live.record_id else ()
+
+
+def _no_longer_follows(domain: HostedDomain) -> str:
+    return f"; no longer follows {domain.alias_of}" if domain.alias_of else ""
 
 
 def _forced(reason: str) -> str:

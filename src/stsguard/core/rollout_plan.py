@@ -125,6 +125,8 @@ def _removal(
             f"is safe today, and out of the policy {dns_mx.ttl} seconds later, when no cache has it any more"
         )
         return why, None
+    if domain.current.mode is not Mode.ENFORCE:
+        return "", now  # RFC 8461 §5: whoever fetches this delivers all the same, to a host that a cache has too
     # Hosts that a pattern permits now are all permitted otherwise; of the patterns that permit none, time decides.
     unused = [pattern for pattern in removed if not any(mx_matches(pattern, host) for host in dns_mx.hosts)]
     since = [dns_mx.unused_since.get(pattern) for pattern in unused if not _replaced(pattern, mx_patterns)]
