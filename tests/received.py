@@ -55,6 +55,7 @@ def document(
     standing: Standing = Standing.COUNTED,
     reporter: str = "sender.example",
     foreign: tuple[str, ...] = (),
+    organization: str = "",
 ) -> ReceivedDocument:
     """A report to store; `foreign` names the domains that are not ours."""
     octets = report_json() if content is None else content
@@ -68,6 +69,7 @@ def document(
         reporter=reporter if standing is Standing.COUNTED else "",
         domains=domains,
         foreign=tuple(domain in foreign for domain in domains),
+        organization=organization,
     )
 
 

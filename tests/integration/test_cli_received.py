@@ -94,6 +94,7 @@ async def save(stores: Stores) -> None:
     await stores.received.save_intakes(
         [intake(octets=b"rubbish\x1b[2J\r\n", refusals=("no report in the mail",), received_at=NOW, signer=signer)]
     )
+    stores.received.now = lambda: NOW - timedelta(days=500)
     await stores.received.save_intakes([intake(octets=b"old", refusals=("x",), received_at=NOW - timedelta(days=500))])
 
 

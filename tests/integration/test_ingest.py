@@ -176,6 +176,24 @@ def test_key_that_can_t_be_looked_up_is_tried_again(tmp_path: Path) -> None:
         assert [row["standing"] for row in site.rows(received_reports)] == ["counted", "counted"]
 
 
+def test_verdict_of_the_day_it_came_is_kept_when_the_key_is_gone(tmp_path: Path) -> None:
+    answers = keys()
+    gone = False
+
+    def handler(query: object, over_tcp: bool) -> object:
+        return [respond(query, rcode=dns.rcode.NXDOMAIN)] if gone else answers(query, over_tcp)  # type: ignore[arg-type] # one of the two it is
+
+    with intake_site(tmp_path / "site", handler=handler) as site:  # type: ignore[arg-type] # as above
+        broken = maildir(tmp_path / "mail", [signed_mail(b"{]")])
+        assert site.take_in(broken, code=1)["refused"] == 1
+        (row,) = site.rows(received_intakes)
+        assert (row["dkim_status"], row["aligned"]) == ("pass", True)
+        gone = True
+        site.take_in("--again", code=1)
+        (row,) = site.rows(received_intakes)
+        assert (row["dkim_status"], row["aligned"], row["dkim_domain"]) == ("pass", True, "sender.example")
+
+
 def test_many_are_read_by_processes_beside(site: IntakeSite, tmp_path: Path) -> None:
     mails = [signed_mail(numbered(number)) for number in range(MANY)]
     box = maildir(tmp_path / "mail", [*mails, b"Subject: none\r\n\r\n"])

@@ -108,6 +108,11 @@ class CountingStore:
         self._stores = stores
         self.looked = 0
 
+    async def newest_intake(self) -> datetime | None:
+        newest = await self._stores.received.newest_intake()
+        self.looked += newest is None
+        return newest
+
     async def delete_intakes(self, before: datetime) -> int:
         number = await self._stores.received.delete_intakes(before)
         self.looked += 1
@@ -224,7 +229,7 @@ async def test_fault_of_ours_on_one_is_a_refusal_that_is_read_anew(desk: Desk, t
     assert desk.spool.pending() == []
     site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
     assert reports(site) == ["r2"]
-    ((_, entry),) = await desk.stores.received.load_unread(0)
+    ((_, entry, _),) = await desk.stores.received.load_unread(0)
     assert entry.octets.startswith(b"X-Fault")
 
 
@@ -298,7 +303,10 @@ async def test_old_reports_go_by_the_clock_that_has_not_jumped(
     monkeypatch.setattr(intake_module, "DELETE_SECONDS", 0.01)
     site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
     await desk.stores.received.open()
-    await desk.stores.received.save_intakes([intake(document(), received_at=NOW - timedelta(days=390))])
+    desk.stores.received.now = lambda: NOW - timedelta(days=390)
+    await desk.stores.received.save_intakes([intake(document())])
+    desk.stores.received.now = lambda: NOW
+    await desk.stores.received.save_intakes([intake(document(report_json(report_id="r2")), octets=b"2")])
     store = CountingStore(desk.stores)
     deletion = asyncio.create_task(desk.build(desk.stores.received.open, store).run_deletion())
 
@@ -312,12 +320,35 @@ async def test_old_reports_go_by_the_clock_that_has_not_jumped(
     await looked(2)
     desk.clock.jump(3000 * 86_400.0)
     await looked(2)
-    assert len(site.rows(received_intakes)) == 1
+    assert len(site.rows(received_intakes)) == 2
     desk.clock.advance(11 * 86_400)
     await looked(2)
-    assert site.rows(received_intakes) == []
+    assert len(site.rows(received_intakes)) == 1
     deletion.cancel()
-    assert [row["reports"] for row in site.rows(received_daily)] == [1]
+    assert [row["reports"] for row in site.rows(received_daily)] == [2]
+
+
+async def test_where_everything_at_once_would_be_old_the_clock_is_doubted(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "DELETE_SECONDS", 0.01)
+    site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
+    await desk.stores.received.open()
+    desk.stores.received.now = lambda: NOW - timedelta(days=800)  # or it is now that is 800 days ahead
+    await desk.stores.received.save_intakes([intake(document())])
+    asked = asyncio.Semaphore(0)
+
+    class Store(CountingStore):
+        async def newest_intake(self) -> datetime | None:
+            asked.release()
+            return await super().newest_intake()
+
+    deletion = asyncio.create_task(desk.build(desk.stores.received.open, Store(desk.stores)).run_deletion())
+    async with asyncio.timeout(LIMIT_SECONDS):
+        for _ in range(3):
+            await asked.acquire()
+    deletion.cancel()
+    assert len(site.rows(received_intakes)) == 1
 
 
 def test_batch_is_bounded_by_what_it_takes_of_memory() -> None:

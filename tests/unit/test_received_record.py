@@ -18,7 +18,7 @@ from tests.received import document, policy, report_json
 
 def test_rfc8460_4_4_report_is_known_by_reporter_id_range_and_domains() -> None:
     one = document()
-    assert document(report_json(policy(successes=9))).report_key == one.report_key
+    assert document(report_json(policy(successes=9))).domain_keys == one.domain_keys
     others = [
         document(report_json(report_id="r2")),
         document(report_json(day="2026-03-02")),
@@ -26,7 +26,21 @@ def test_rfc8460_4_4_report_is_known_by_reporter_id_range_and_domains() -> None:
         document(reporter="other.example"),
         document(standing=Standing.UNSIGNED),
     ]
-    assert len({each.report_key for each in [one, *others]}) == 6
+    assert len({each.domain_keys for each in [one, *others]}) == 6
+
+
+def test_what_a_report_says_of_each_domain_is_known_by_itself() -> None:
+    one, both = document(), document(report_json(policy(), policy("b.example"), policy()))
+    assert set(one.domain_keys) < set(both.domain_keys)
+    assert len(both.domain_keys) == 2
+    unnamed = report_json().replace(b"a.example", b"")
+    assert set(document(unnamed).domain_keys).isdisjoint(both.domain_keys)
+
+
+def test_signatures_of_one_organisation_make_one_reporter() -> None:
+    one = document(reporter="mail.sender.example", organization="sender.example")
+    assert one.domain_keys == document(reporter="sender.example", organization="sender.example").domain_keys
+    assert one.identity == document(reporter="sender.example").identity
 
 
 def test_same_content_is_known_by_its_hash() -> None:

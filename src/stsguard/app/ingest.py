@@ -134,8 +134,8 @@ def ingest_again(config: Config, *, trusted: bool, progress: Callable[[int], Non
             reader = build_item_reader(config, await _rules(config, stores, trusted=trusted))
             last = 0
             while entries := await stores.received.load_unread(last):
-                for last, entry in entries:
-                    read = await reader.read_entry(entry)
+                for last, entry, signer in entries:
+                    read = await reader.read_entry(entry, signer)
                     assert read.intake is not None  # noqa: S101 (an entry can always be read)
                     saved = await stores.received.save_again(last, read.intake)
                     summary.waiting_for_key += read.waits

@@ -13,7 +13,7 @@ from stsguard.core.arrival import SpoolEntry
 from stsguard.core.dane import Answer
 from stsguard.core.dkim_verdict import UNSIGNED, DkimStatus, DkimVerdict
 from stsguard.core.errors import LookupFailed
-from stsguard.core.received_record import ReceivedIntake
+from stsguard.core.received_record import ReceivedIntake, Signer
 from stsguard.core.taking_in import IntakeRules, refused, take_in
 from stsguard.discovery.supervisor import supervised
 from stsguard.inbound.intake_reader import BATCH_BYTES, BATCH_ROWS, weight
@@ -89,17 +89,29 @@ class ItemReader:
             return ReadItem(None, exc.strerror or str(exc))
         return await self.read_entry(SpoolEntry(arrival_of(item, octets, datetime.now(UTC)), octets))
 
-    async def read_entry(self, entry: SpoolEntry) -> ReadItem:
-        """What is to be stored of an entry."""
+    async def read_entry(self, entry: SpoolEntry, signer: Signer | None = None) -> ReadItem:
+        """What is to be stored of an entry. What DKIM said when it came stays, given as `signer`: keys are gone when
+        their time is over."""
         found: list[ReadItem] = []
 
         async def work() -> None:
-            verdict = await self._verify(entry) if entry.arrival.is_mail else UNSIGNED
+            verdict = self._verdict_then(signer)
+            if verdict is None:
+                verdict = await self._verify(entry) if entry.arrival.is_mail else UNSIGNED
             found.append(ReadItem(take_in(entry, verdict, self._rules), waits=verdict.status is DkimStatus.TEMPORARY))
 
         if not await supervised("reading a received report", work()):
             return ReadItem(refused(entry, "stsguard failed on it"))
         return found[0]
+
+    def _verdict_then(self, signer: Signer | None) -> DkimVerdict | None:
+        """The verdict that was stored; None where there is none, or the key could not be looked up."""
+        if signer is None or signer.status in ("", DkimStatus.TEMPORARY.value):
+            return None
+        domain = Domain(signer.domain) if signer.domain else None
+        organization = self._suffixes.organizational_domain(domain) if domain is not None else None
+        status = DkimStatus(signer.status)
+        return DkimVerdict(status, domain, signer.selector, signer.reason, signer.aligned, None, organization)
 
     async def _verify(self, entry: SpoolEntry) -> DkimVerdict:
         mail = read_signatures(entry.octets, entry.arrival.received_at)

@@ -6,7 +6,7 @@ organisation: mail.ru signs as corp.mail.ru, others by a name of their mail serv
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
@@ -39,9 +39,10 @@ class SignatureResult:
 class DkimVerdict:
     """What is to be believed of a report's origin.
 
-    `domain` (d=) and `selector` (s=) are those of the signature that decided, None and empty where there is none.
-    `submitter_aligned` is None where the mail has no TLS-Report-Submitter. `reason` is one line of at most
-    `MAX_REASON_LENGTH` characters, empty only where all is well.
+    `organization` is the organisational domain of d=, None where there is none. `domain` (d=) and `selector` (s=) are
+    those of the signature that decided, None and empty where there is none. `submitter_aligned` is None where the mail
+    has no TLS-Report-Submitter. `reason` is one line of at most `MAX_REASON_LENGTH` characters, empty only where all is
+    well.
     """
 
     status: DkimStatus
@@ -50,6 +51,7 @@ class DkimVerdict:
     reason: str
     from_aligned: bool
     submitter_aligned: bool | None
+    organization: Domain | None = field(default=None, compare=False)
 
     @property
     def reporter(self) -> Domain | None:
@@ -104,7 +106,10 @@ def _verdict(result: SignatureResult, from_address: str, submitter: str, suffixe
     elif result.status is DkimStatus.PASS and submitter_aligned is False:
         reason = f"signed by {result.domain}, which is not the organisation in TLS-Report-Submitter"
     bounded = reason if len(reason) <= MAX_REASON_LENGTH else reason[: MAX_REASON_LENGTH - 3] + "..."
-    return DkimVerdict(result.status, result.domain, result.selector, bounded, from_aligned, submitter_aligned)
+    organization = suffixes.organizational_domain(result.domain) if result.domain is not None else None
+    return DkimVerdict(
+        result.status, result.domain, result.selector, bounded, from_aligned, submitter_aligned, organization
+    )
 
 
 def _is_aligned(domain: Domain | None, text: str, suffixes: PublicSuffixes) -> bool:

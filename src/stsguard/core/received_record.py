@@ -2,7 +2,7 @@
 
 RFC 8460 §3 has reports without a valid signature ignored. They are kept, so that an operator sees them, but nothing is
 ever added up from them. What counts is added up once: a report is known by its reporter, report-id, date-range and
-policy domains (§4.4 has the report-id unique; senders are seen that use one for all domains of a day).
+each policy domain (§4.4 has the report-id unique; senders are seen that use one for all domains of a day).
 """
 
 import hashlib
@@ -68,8 +68,12 @@ class ReceivedDocument:
     that the policy names, or what the report makes it be; empty where nothing does. `foreign` says of each policy
     whether that domain is not ours. `warnings` are of the file and the mail, beside those of the report.
 
-    `report_key` is by what it is known as this report. How it counts is a part of it: nobody who can't sign takes the
-    place of one who can. `identity` is by what it is known as the very same content of this report.
+    `report_key` is by what it is known as this report, `domain_keys` as what it says of each of its policy domains:
+    senders are seen that use one report-id for all domains of a day, and who sends a report once more with one domain
+    more says nothing new of the others. `organization` takes the place of the reporter in it: a mail with two
+    signatures of one organisation is the same whichever of them is there. How it counts is a part of it: nobody who
+    can't sign takes the place of one who can, unless the operator trusts what is posted. `identity` is by what it is
+    known as the very same content of this report.
     """
 
     report: ReceivedReport
@@ -80,15 +84,20 @@ class ReceivedDocument:
     domains: tuple[str, ...]
     foreign: tuple[bool, ...]
     warnings: tuple[ReceivedWarning, ...] = ()
+    organization: str = ""
     report_key: bytes = field(init=False, compare=False)
+    domain_keys: tuple[bytes, ...] = field(init=False, compare=False)
     identity: bytes = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         report = self.report
-        who = (self.standing.value, self.reporter, report.report_id)
-        when = (report.start_at.isoformat(), report.end_at.isoformat())
-        key = _hash(*who, *when, *sorted(set(self.domains)))
+        who = (self.standing.value, self.organization or self.reporter, report.report_id)
+        key = _hash(*who, report.start_at.isoformat(), report.end_at.isoformat())
+        # Those that the report names itself: what stands for one it does not name is in a header field of the mail,
+        # which whoever sends it once more may have changed.
+        named = sorted({str(policy.policy_domain or "") for policy in report.policies}) or [""]
         object.__setattr__(self, "report_key", key)
+        object.__setattr__(self, "domain_keys", tuple(_hash(key.hex(), domain) for domain in named))
         object.__setattr__(self, "identity", identity_of(key, self.content_hash))
 
     def all_warnings(self) -> Iterator[ReceivedWarning]:

@@ -62,6 +62,7 @@ class _Source:
     label: str
     standing: Standing
     reporter: str
+    organization: str
     report_domain: str
     warnings: tuple[ReceivedWarning, ...]
 
@@ -80,7 +81,7 @@ def take_in(entry: SpoolEntry, verdict: DkimVerdict, rules: IntakeRules) -> Rece
         mail, sources = _of_mail(octets, verdict, refusals)
     else:
         standing, kind = _unsigned_standing(arrival.via, rules)
-        sources = [_Source(octets, arrival.media_type, "", standing, "", "", ())]
+        sources = [_Source(octets, arrival.media_type, "", standing, "", "", "", ())]
     documents = [found for source in sources for found in _documents(source, entry, rules, refusals)]
     return ReceivedIntake(
         key=intake_key(octets, kind=kind),
@@ -148,6 +149,7 @@ def _of_part(part: ReportPart, verdict: DkimVerdict, warnings: tuple[ReceivedWar
         label=part.name or part.media_type,
         standing=Standing.COUNTED if vouched else Standing.UNSIGNED,
         reporter=str(verdict.domain or "") if vouched else "",
+        organization=str(verdict.organization or "") if vouched else "",
         report_domain=part.header.report_domain,
         warnings=warnings,
     )
@@ -180,6 +182,7 @@ def _documents(
                 packing=unpacked.how.value,
                 standing=source.standing,
                 reporter=source.reporter or _self_named(report, source.standing),
+                organization=source.organization,
                 domains=domains,
                 foreign=tuple(map(rules.is_foreign, domains)),
                 warnings=(*source.warnings, *unpacked.warnings),

@@ -183,18 +183,21 @@ class IntakeDrain:
 
     async def run_deletion(self) -> None:
         """Delete what is kept long enough, for ever, by the earlier of the wall clock and the monotonic one since the
-        start: a clock that jumps ahead deletes nothing."""
+        start: a clock that jumps ahead deletes nothing. One that was wrong at the start has time to be set right, and
+        where everything at once would be old enough it is the clock that is doubted: the next report shows it."""
         began_at, started = self._clock.now(), self._clock.monotonic()
         while True:
+            await asyncio.sleep(DELETE_SECONDS)
             elapsed = timedelta(seconds=self._clock.monotonic() - started)
             now = min(self._clock.now(), began_at + elapsed)
             try:
-                number = await self._store.delete_intakes(now - self._keep)
+                newest = await self._store.newest_intake()
+                doubtful = newest is None or newest < now - self._keep
+                number = 0 if doubtful else await self._store.delete_intakes(now - self._keep)
                 if number:
                     outcome(log, logging.INFO, "old received reports deleted, their sums stay", intakes=number)
             except StoreUnavailable as exc:
                 log.debug("old received reports not deleted yet: %s", exc)
-            await asyncio.sleep(DELETE_SECONDS)
 
 
 def tell(intake: ReceivedIntake, saved: SavedIntake) -> None:

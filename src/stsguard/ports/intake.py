@@ -6,7 +6,7 @@ from typing import Protocol
 
 from stsguard.core.arrival import Arrival, SpoolEntry
 from stsguard.core.received_query import NamedSum
-from stsguard.core.received_record import ReceivedIntake, SavedIntake
+from stsguard.core.received_record import ReceivedIntake, SavedIntake, Signer
 
 
 class ReceivedStore(Protocol):
@@ -16,7 +16,7 @@ class ReceivedStore(Protocol):
         """Write them in one transaction, and say what became of each. It may be repeated without harm: what is stored
         is known. A few hundred at a time."""
 
-    async def load_unread(self, after: int) -> Sequence[tuple[int, SpoolEntry]]:
+    async def load_unread(self, after: int) -> Sequence[tuple[int, SpoolEntry, Signer]]:
         """The next intakes, by number, after `after`, that are worth to be read anew: something in them could not be
         read, or the key of their signature not be looked up. None when there are no more."""
 
@@ -27,8 +27,11 @@ class ReceivedStore(Protocol):
         """The octets of an intake as they came; None where there is none of that number."""
 
     async def delete_intakes(self, before: datetime, *, dry_run: bool = False) -> int:
-        """Delete what came before that, with all that was read of it but the sums; how many intakes. With `dry_run`
-        only count them. It is done in short transactions, between which others write."""
+        """Delete what was stored before that, with all that was read of it but the sums; how many intakes. With
+        `dry_run` only count them. It is done in short transactions, between which others write."""
+
+    async def newest_intake(self) -> datetime | None:
+        """When the last intake was stored; None where there is none."""
 
 
 class ReceivedSumsStore(Protocol):

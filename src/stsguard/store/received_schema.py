@@ -23,7 +23,8 @@ _type = by_octet(64)
 APART = "received_reports.standing <> 'counted' OR received_reports.conflict OR received_reports.foreign_report"
 _APART_OF_INDEX = text(APART.replace("received_reports.", ""))
 
-# What came in at once: a mail, a posted body, a file. raw is zlib's form. refusals is a JSON list of reasons; refused:
+# What came in at once: a mail, a posted body, a file. received_at: when, as far as anybody knows; stored_at: when it
+# was written here, from which it is kept. raw is zlib's form. refusals is a JSON list of reasons; refused:
 # there are any.
 received_intakes = Table(
     "received_intakes",
@@ -31,6 +32,7 @@ received_intakes = Table(
     Column("intake", _number, primary_key=True),
     Column("intake_key", _hash, nullable=False),
     Column("received_at", BigInteger, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
     Column("via", String(16), nullable=False),
     Column("recipient", Text, nullable=False),
     Column("client", Text, nullable=False),
@@ -53,6 +55,7 @@ received_intakes = Table(
     Column("parsed_by", String(32), nullable=False),
     Index("received_intakes_by_key", "intake_key", unique=True),
     Index("received_intakes_by_time", "received_at"),
+    Index("received_intakes_by_age", "stored_at"),
     Index("received_intakes_refused", "refused", "intake"),
 )
 # One row a report, sums over its policies beside it. conflict: another content of the same report was there first.
@@ -132,13 +135,14 @@ received_details = Table(
     Index("received_details_by_mx", "mx_hostname", "report"),
     sqlite_with_rowid=False,
 )
-# The reports ever stored, by which one that comes again is known even when its rows are gone. identity is that of the
-# content that was first.
+# What was ever stored of a report and one of its policy domains, by which one that comes again is known even when its
+# rows are gone. identity is that of the content that was first.
 received_keys = Table(
     "received_keys",
     metadata,
-    Column("report_key", _hash, primary_key=True),
+    Column("domain_key", _hash, primary_key=True),
     Column("identity", _hash, nullable=False),
+    Index("received_keys_by_identity", "identity"),
     sqlite_with_rowid=False,
 )
 # What counts, added up. reports is in how many reports it was.

@@ -66,6 +66,11 @@ class RawIntake:
     recipient: str
     client: str
     media_type: str
+    dkim_status: str
+    dkim_domain: str
+    dkim_selector: str
+    dkim_reason: str
+    aligned: bool
     raw: bytes
     raw_length: int
 
@@ -82,7 +87,7 @@ class ReceivedTable:
     def save(self, intakes: Sequence[ReceivedIntake], now: datetime, parsed_by: str) -> list[SavedIntake]:
         """Write what is new of `intakes`, and mark what is there already; what became of each, in their order."""
         with self._database.writing() as connection:
-            numbers = _insert_intakes(connection, intakes, parsed_by)
+            numbers = _insert_intakes(connection, intakes, now, parsed_by)
             written = _Written()
             fresh: list[tuple[int, ReceivedIntake]] = []
             for intake in intakes:
@@ -103,8 +108,8 @@ class ReceivedTable:
             if before is None:
                 return SavedIntake(known=True)
             _forget_uncounted(connection, number)
-            values = _intake_values(intake, parsed_by)
-            for kept in ("intake_key", "received_at", "raw", "raw_length"):
+            values = _intake_values(intake, now, parsed_by)
+            for kept in ("intake_key", "received_at", "stored_at", "raw", "raw_length"):
                 values.pop(kept)
             connection.execute(update(received_intakes).where(_INTAKES.intake == number).values(values))
             written = _Written()
@@ -128,25 +133,32 @@ class ReceivedTable:
             return connection.execute(select(_INTAKES.raw).where(_INTAKES.intake == number)).scalar()
 
     def count_before(self, before: datetime) -> int:
-        """How many intakes came before that."""
+        """How many intakes were stored before that."""
         with self._database.scanning() as connection:
             query = select(func.count()).select_from(received_intakes)
-            return connection.execute(query.where(_INTAKES.received_at < to_micros(before))).scalar_one()
+            return connection.execute(query.where(_INTAKES.stored_at < to_micros(before))).scalar_one()
+
+    def newest(self) -> int | None:
+        """When the last intake was stored; None where there is none."""
+        with self._database.scanning() as connection:
+            return connection.execute(select(func.max(_INTAKES.stored_at))).scalar()
 
     def delete_some(self, before: datetime, limit: int) -> int:
-        """Delete up to `limit` intakes that came before that, with their reports and details; how many. Keys and sums
-        stay."""
+        """Delete up to `limit` intakes that were stored before that, with their reports and details; how many. Keys and
+        sums stay."""
         with self._database.writing() as connection:
-            old = select(_INTAKES.intake).where(_INTAKES.received_at < to_micros(before)).limit(limit)
+            old = select(_INTAKES.intake).where(_INTAKES.stored_at < to_micros(before)).limit(limit)
             numbers = list(connection.execute(old).scalars())
             _delete_reports(connection, select(_REPORTS.report).where(_REPORTS.intake.in_(numbers)))
             connection.execute(delete(received_intakes).where(_INTAKES.intake.in_(numbers)))
         return len(numbers)
 
 
-def _insert_intakes(connection: Connection, intakes: Sequence[ReceivedIntake], parsed_by: str) -> dict[bytes, int]:
+def _insert_intakes(
+    connection: Connection, intakes: Sequence[ReceivedIntake], now: datetime, parsed_by: str
+) -> dict[bytes, int]:
     """The numbers of those that are new."""
-    rows = {intake.key: _intake_values(intake, parsed_by) for intake in reversed(intakes)}  # of the same the first
+    rows = {intake.key: _intake_values(intake, now, parsed_by) for intake in reversed(intakes)}  # of the same the first
     statement = insert_into(connection, received_intakes).on_conflict_do_nothing(index_elements=["intake_key"])
     found = (
         connection.execute(
@@ -158,12 +170,13 @@ def _insert_intakes(connection: Connection, intakes: Sequence[ReceivedIntake], p
     return {bytes(row.intake_key): row.intake for row in found}
 
 
-def _intake_values(intake: ReceivedIntake, parsed_by: str) -> Values:
+def _intake_values(intake: ReceivedIntake, now: datetime, parsed_by: str) -> Values:
     arrival, signer, mail = intake.arrival, intake.signer, intake.mail
     refusals = [one_line(text, MAX_HEADER_TEXT) for text in intake.refusals[:MAX_REFUSALS]]
     return {
         "intake_key": intake.key,
         "received_at": to_micros(arrival.received_at),
+        "stored_at": to_micros(now),
         "via": arrival.via.value,
         "recipient": _text(arrival.recipient),
         "client": _text(arrival.client),
@@ -204,16 +217,13 @@ def _insert_documents(
     mark_duplicates: bool = True,
 ) -> list[Fate]:
     """Insert the reports that are new, with policies and details; what became of each."""
-    first = _claim_keys(connection, [document for _, _, document in documents])
+    found = iter(_claim_keys(connection, [document for _, _, document in documents]))
     fates: list[Fate] = []
     rows: dict[bytes, tuple[Fate, ReceivedDocument, Values]] = {}
     again: list[bytes] = []
     for number, intake, document in documents:
         identity = document.identity
-        holder = first[document.report_key]
-        fate = Fate.NEW if holder is document else Fate.DUPLICATE if holder == identity else Fate.CONFLICT
-        if isinstance(holder, ReceivedDocument):
-            first[document.report_key] = identity
+        fate = next(found)
         fates.append(fate)
         if fate is Fate.DUPLICATE or identity in rows:
             again.append(identity)
@@ -229,23 +239,46 @@ def _insert_documents(
     return fates
 
 
-def _claim_keys(connection: Connection, documents: Sequence[ReceivedDocument]) -> dict[bytes, ReceivedDocument | bytes]:
-    """For each report: the document that is the first of it, now, or the identity of the one that was before."""
-    wanted: dict[bytes, ReceivedDocument] = {}
+def _claim_keys(connection: Connection, documents: Sequence[ReceivedDocument]) -> list[Fate]:
+    """What each is: NEW where nothing was known of any of its domains, and now is by it; DUPLICATE where all was known,
+    by the very same content; else CONFLICT."""
+    claimed: dict[bytes, bytes] = {}
     for document in documents:
-        wanted.setdefault(document.report_key, document)
-    if not wanted:
-        return {}
-    statement = insert_into(connection, received_keys).on_conflict_do_nothing(index_elements=["report_key"])
+        for key in document.domain_keys:
+            claimed.setdefault(key, document.identity)
+    if not claimed:
+        return []
+    statement = insert_into(connection, received_keys).on_conflict_do_nothing(index_elements=["domain_key"])
     # in order, so that two nodes never wait for each other
-    rows = [{"report_key": key, "identity": wanted[key].identity} for key in sorted(wanted)]
-    inserted = connection.execute(statement.returning(_KEYS.report_key), rows).scalars()
-    first: dict[bytes, ReceivedDocument | bytes] = {bytes(key): wanted[bytes(key)] for key in inserted}
-    known = [key for key in wanted if key not in first]
-    for some in _slices(known):
-        for row in connection.execute(select(received_keys).where(_KEYS.report_key.in_(some))):
-            first[bytes(row.report_key)] = bytes(row.identity)
-    return first
+    rows = [{"domain_key": key, "identity": claimed[key]} for key in sorted(claimed)]
+    ours = {bytes(key) for key in connection.execute(statement.returning(_KEYS.domain_key), rows).scalars()}
+    holders: dict[bytes, bytes | None] = dict.fromkeys(ours)
+    for some in _slices([key for key in claimed if key not in ours]):
+        for row in connection.execute(select(received_keys).where(_KEYS.domain_key.in_(some))):
+            holders[bytes(row.domain_key)] = bytes(row.identity)
+    fates = [_fate(document, holders) for document in documents]
+    _correct_claims(connection, {key: claimed[key] for key in ours}, holders)
+    return fates
+
+
+def _fate(document: ReceivedDocument, holders: dict[bytes, bytes | None]) -> Fate:
+    known = {holders[key] for key in document.domain_keys}
+    if known == {None}:
+        holders.update(dict.fromkeys(document.domain_keys, document.identity))
+        return Fate.NEW
+    return Fate.DUPLICATE if known == {document.identity} else Fate.CONFLICT
+
+
+def _correct_claims(
+    connection: Connection, claimed: Mapping[bytes, bytes], holders: Mapping[bytes, bytes | None]
+) -> None:
+    """A report that conflicts in one of its domains holds none of the others: give them to who does, or nobody."""
+    for key, identity in sorted(claimed.items()):
+        holder = holders[key]
+        if holder is None:
+            connection.execute(delete(received_keys).where(_KEYS.domain_key == key))
+        elif holder != identity:
+            connection.execute(update(received_keys).where(_KEYS.domain_key == key).values(identity=holder))
 
 
 def _insert_reports(connection: Connection, rows: Sequence[Values]) -> dict[bytes, int]:
@@ -382,8 +415,8 @@ def _mark_duplicates(connection: Connection, identities: Sequence[bytes], now: d
 def _forget_uncounted(connection: Connection, number: int) -> None:
     """Remove what does not count of an intake, with its keys, since it is about to be read anew."""
     chosen = (_REPORTS.intake == number) & (_REPORTS.standing != Standing.COUNTED.value)
-    keys = list(connection.execute(select(_REPORTS.report_key).where(chosen, ~_REPORTS.conflict)).scalars())
-    connection.execute(delete(received_keys).where(_KEYS.report_key.in_(keys)))
+    identities = list(connection.execute(select(_REPORTS.identity).where(chosen, ~_REPORTS.conflict)).scalars())
+    connection.execute(delete(received_keys).where(_KEYS.identity.in_(identities)))
     _delete_reports(connection, select(_REPORTS.report).where(chosen))
 
 

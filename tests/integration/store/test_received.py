@@ -214,7 +214,8 @@ async def test_two_nodes_count_a_report_once(url: str, new_stores: OpenStores) -
 
 async def test_what_could_not_be_read_is_kept_and_read_anew(stores: Stores, url: str) -> None:
     await save(stores, intake(octets=b"1", refusals=("not JSON",)), intake(document(), octets=b"2"))
-    ((number, entry),) = await stores.received.load_unread(0)
+    ((number, entry, signer),) = await stores.received.load_unread(0)
+    assert signer == Signer("pass", "sender.example", "s1", "", aligned=True)
     assert (entry.octets, entry.arrival.via, entry.arrival.received_at) == (b"1", Via.MILTER, NOW)
     assert await stores.received.load_unread(number) == []
     better = document(report_json(report_id="r2"))
@@ -228,7 +229,7 @@ async def test_what_could_not_be_read_is_kept_and_read_anew(stores: Stores, url:
 async def test_report_whose_key_is_found_at_last_counts_once(stores: Stores, url: str) -> None:
     waiting = Signer("temperror", "sender.example", "s1", "no answer")
     await save(stores, intake(document(standing=Standing.UNSIGNED), signer=waiting))
-    ((number, _),) = await stores.received.load_unread(0)
+    ((number, _, _),) = await stores.received.load_unread(0)
     assert (await stores.received.save_again(number, intake(document()))).fates == (NEW,)
     assert (await stores.received.save_again(number, intake(document()))).fates == (DUPLICATE,)
     (report,) = rows(url, received_reports)
@@ -238,10 +239,42 @@ async def test_report_whose_key_is_found_at_last_counts_once(stores: Stores, url
     assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
 
 
+async def test_the_same_report_with_one_domain_more_counts_once(stores: Stores, url: str) -> None:
+    both = report_json(policy(), policy("b.example"))
+    more = report_json(policy(), policy("c.example"))
+    found = await save(stores, intake(document()), intake(document(both), octets=b"2"))
+    assert [each.fates for each in found] == [(NEW,), (CONFLICT,)]
+    assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+    # Of the others nothing is known by that: who tells of them alone counts, later as at once.
+    of_b, of_c = (document(report_json(policy(domain))) for domain in ("b.example", "c.example"))
+    assert await save(stores, intake(of_b, octets=b"3")) == [SavedIntake(False, (NEW,))]
+    assert [each.fates for each in await save(stores, intake(document(more), of_c, octets=b"4"))] == [(CONFLICT, NEW)]
+    assert [each.fates for each in await save(stores, intake(of_c, octets=b"5"))] == [(DUPLICATE,)]
+    assert [row[1:] for row in daily(url)] == [
+        (f"{name}.example", "sender.example", "sts", 1, 5, 0) for name in ("a", "b", "c")
+    ]
+    assert len(rows(url, received_keys)) == 3
+
+
+async def test_a_mail_whose_other_signature_is_seen_first_counts_once(stores: Stores, url: str) -> None:
+    one = document(reporter="mail.sender.example", organization="sender.example")
+    other = document(reporter="sender.example", organization="sender.example")
+    assert [each.fates for each in await save(stores, intake(one), intake(other, octets=b"2"))] == [
+        (NEW,),
+        (DUPLICATE,),
+    ]
+    assert [row[4:] for row in daily(url)] == [(1, 5, 0)]
+
+
 async def test_old_intakes_go_and_sums_stay(stores: Stores, url: str) -> None:
     content = report_json(policy("a.example", 5, 1, detail()))
-    old = intake(document(content), octets=b"old", received_at=NOW - timedelta(days=401))
-    await save(stores, old, intake(document(report_json(report_id="r2")), octets=b"new"))
+    stores.received.now = lambda: NOW - timedelta(days=401)
+    await save(stores, intake(document(content), octets=b"old"))
+    stores.received.now = lambda: NOW
+    # An archive is kept from the day on which it was taken in.
+    new = intake(document(report_json(report_id="r2")), octets=b"new", received_at=NOW - timedelta(days=900))
+    await save(stores, new)
+    assert await stores.received.newest_intake() == NOW
     sums = daily(url), rows(url, received_daily_failures)
     before = NOW - timedelta(days=400)
     assert await stores.received.delete_intakes(before, dry_run=True) == 1
@@ -255,7 +288,9 @@ async def test_old_intakes_go_and_sums_stay(stores: Stores, url: str) -> None:
 
 
 async def test_report_that_comes_again_after_its_rows_are_gone_is_not_counted_again(stores: Stores, url: str) -> None:
-    await save(stores, intake(document(), received_at=NOW - timedelta(days=401)))
+    assert await stores.received.newest_intake() is None
+    stores.received.now = lambda: NOW - timedelta(days=401)
+    await save(stores, intake(document()))
     await stores.received.delete_intakes(NOW)
     assert await save(stores, intake(document(), octets=b"2")) == [SavedIntake(False, (DUPLICATE,))]
     assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]

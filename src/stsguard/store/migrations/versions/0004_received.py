@@ -30,6 +30,7 @@ def _create_intakes() -> None:
         sa.Column("intake", _number, primary_key=True),
         sa.Column("intake_key", sa.LargeBinary(32), nullable=False),
         sa.Column("received_at", sa.BigInteger, nullable=False),
+        sa.Column("stored_at", sa.BigInteger, nullable=False),
         sa.Column("via", sa.String(16), nullable=False),
         sa.Column("recipient", sa.Text, nullable=False),
         sa.Column("client", sa.Text, nullable=False),
@@ -53,6 +54,7 @@ def _create_intakes() -> None:
     )
     op.create_index("received_intakes_by_key", "received_intakes", ["intake_key"], unique=True)
     op.create_index("received_intakes_by_time", "received_intakes", ["received_at"])
+    op.create_index("received_intakes_by_age", "received_intakes", ["stored_at"])
     op.create_index("received_intakes_refused", "received_intakes", ["refused", "intake"])
 
 
@@ -137,10 +139,11 @@ def _create_policies() -> None:
 def _create_sums() -> None:
     op.create_table(
         "received_keys",
-        sa.Column("report_key", sa.LargeBinary(32), primary_key=True),
+        sa.Column("domain_key", sa.LargeBinary(32), primary_key=True),
         sa.Column("identity", sa.LargeBinary(32), nullable=False),
         sqlite_with_rowid=False,
     )
+    op.create_index("received_keys_by_identity", "received_keys", ["identity"])
     op.create_table(
         "received_daily",
         sa.Column("day", _text(10), primary_key=True),
