@@ -42,6 +42,7 @@ REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others ar
 IDLE_SECONDS = 1.0
 FOR_EVER = float("inf")
 _ROW_LABELS = {row: row.name.lower() for row in Row}
+NOBODY: frozenset[Domain] = frozenset()  # one for all: an empty set is as large as one of five
 NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
 
 
@@ -77,7 +78,7 @@ class Destination:
     last_used: float = NEVER
     ticket: int = 0
     flight: "asyncio.Task[Demand] | None" = None
-    strangers: frozenset[Domain] = frozenset()
+    strangers: frozenset[Domain] = NOBODY
 
 
 class Demands:
@@ -103,7 +104,8 @@ class Demands:
         self._size = size
         self._destinations: dict[tuple[Domain, int], Destination] = {}
         self._other_ports: dict[Domain, set[int]] = {}  # of the destinations at another port than 25
-        self._by_mx_hostname: dict[Domain, set[Destination]] = {}
+        # Most hosts of small domains serve one alone, and a set of one takes more than all of its reply.
+        self._by_mx_hostname: dict[Domain, Destination | set[Destination]] = {}
         self._renewals: list[tuple[float, int, Destination]] = []
         self._sequence = 0
         self._generation = 0  # of what evidence is gathered and decided by: overrides, trust in the resolver
@@ -266,7 +268,7 @@ class Demands:
         if policy is None or policy.mode is Mode.NONE or not isinstance(demand.mx, MxEvidence):
             return
         names = (host.mx_hostname for host in demand.mx.hosts)
-        strangers = frozenset(name for name in names if not mx_permitted(policy.mx_patterns, name))
+        strangers = frozenset(name for name in names if not mx_permitted(policy.mx_patterns, name)) or NOBODY
         entry = self._cache.entry(destination.next_hop)
         if strangers and strangers != destination.strangers and entry is not None:
             self._cache.note_downgrade(entry, Downgrade.MX_NOT_PERMITTED, ",".join(sorted(strangers)))
@@ -276,15 +278,19 @@ class Demands:
         """Only `secure` depends on our own verification, so only its destinations are found by MX host."""
         if decision.reply is Reply.SECURE and self._is_here(destination):
             for name in _host_names(destination):
-                self._by_mx_hostname.setdefault(name, set()).add(destination)
+                watching = self._by_mx_hostname.setdefault(name, destination)
+                if isinstance(watching, set):
+                    watching.add(destination)
+                elif watching is not destination:
+                    self._by_mx_hostname[name] = {watching, destination}
 
     def _unwatch_hosts(self, destination: Destination) -> None:
         for name in _host_names(destination):
             watching = self._by_mx_hostname.get(name)
-            if watching is not None:
+            if watching is destination or watching == {destination}:
+                del self._by_mx_hostname[name]
+            elif isinstance(watching, set):
                 watching.discard(destination)
-                if not watching:
-                    del self._by_mx_hostname[name]
 
     def redecide(self, destination: Destination) -> None:
         """Decide anew from the evidence in memory; without any, before the next answer."""
@@ -318,7 +324,8 @@ class Demands:
 
     def _verdict_changed(self, mx_hostname: Domain) -> None:
         # A large provider's host serves thousands of next hops: all at once they would keep look-ups waiting.
-        for count, destination in enumerate(tuple(self._by_mx_hostname.get(mx_hostname, ()))):
+        watching = self._by_mx_hostname.get(mx_hostname, ())
+        for count, destination in enumerate((watching,) if isinstance(watching, Destination) else tuple(watching)):
             if count < REDECIDED_AT_ONCE:
                 self._redecide_contained(destination)
             else:

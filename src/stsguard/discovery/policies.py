@@ -7,9 +7,9 @@ on when a caller has waited long enough. `tending.PolicyTender` keeps what is he
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -66,7 +66,7 @@ class PolicyEntry:
     failed_id: str | None = None
     retry_at: float = 0.0
     txt_vanished: bool = False
-    past_ids: deque[str] = field(default_factory=lambda: deque(maxlen=IDS_REMEMBERED))
+    past_ids: tuple[str, ...] = ()
     predecessor: StoredPolicy | None = None  # in force until this one was fetched
 
     @property
@@ -343,7 +343,7 @@ class PolicyCache:
         if new.stored.record_id != old.stored.record_id:
             if new.stored.record_id in old.past_ids:
                 self.note_downgrade(old, Downgrade.ID_FLIPS, f"{old.stored.record_id} -> {new.stored.record_id}")
-            new.past_ids.append(old.stored.record_id)
+            new.past_ids = (*old.past_ids, old.stored.record_id)[-IDS_REMEMBERED:]
 
     def note_downgrade(self, entry: PolicyEntry, kind: Downgrade, detail: str) -> None:
         """Log and count what weakens the policy of `entry`, or tries to."""
