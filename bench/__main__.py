@@ -11,7 +11,10 @@ from pathlib import Path
 
 from bench import results, world
 
-BENCHES = ("socketmap", "discovery", "policy_host", "startup", "maillog", "reports", "sessions", "intake", "milter")
+BENCHES = (
+    *("socketmap", "discovery", "memory", "startup", "refresh"),
+    *("policy_host", "maillog", "reports", "sessions", "intake", "milter"),
+)
 
 
 def main(arguments: list[str]) -> int:
