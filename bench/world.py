@@ -46,9 +46,10 @@ def enter(bench: str, *, smoke: bool) -> bool:
 class World:
     """`with_policy` domains d0.test …, and as many without any below n0.test …, below `directory`."""
 
-    def __init__(self, directory: Path, count: int) -> None:
+    def __init__(self, directory: Path, count: int, ttl: int = 300) -> None:
         self.directory = directory
         self.count = count
+        self.ttl = ttl
         self.ca_file = directory / "ca.pem"
 
     @contextmanager
@@ -70,7 +71,8 @@ class World:
                 process.wait(timeout=20)
 
     def _write_zone(self) -> None:
-        lines = ["$TTL 300", "test. IN SOA ns.test. hostmaster.test. 1 3600 600 86400 300", "test. IN NS ns.test."]
+        lines = [f"$TTL {self.ttl}", "test. IN SOA ns.test. hostmaster.test. 1 3600 600 86400 300"]
+        lines += ["test. IN NS ns.test."]
         lines += ["ns.test. IN A 127.0.0.1"]
         for number in range(self.count):
             for kind in "dn":
