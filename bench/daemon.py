@@ -13,6 +13,7 @@ from pathlib import Path
 from stsguard.core import netstring
 
 START_SECONDS = 30.0
+SETTLE_SECONDS = 5.0
 IDLE_SECONDS = 0.01  # of CPU in 0.4 s; less is its timers
 
 
@@ -139,8 +140,8 @@ def cpu_seconds(process: "subprocess.Popen[bytes]") -> float:
 
 
 def settle(process: "subprocess.Popen[bytes]") -> None:
-    """Wait until a daemon that has just started has nothing left to do."""
-    deadline = time.monotonic() + START_SECONDS
+    """Wait until a daemon that has just started has nothing left to do, though not for ever."""
+    deadline = time.monotonic() + SETTLE_SECONDS
     before = 0.0
     while (now := cpu_seconds(process)) - before > IDLE_SECONDS and time.monotonic() < deadline:
         before = now
