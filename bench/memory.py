@@ -27,10 +27,10 @@ def main(*, smoke: bool) -> None:
     if lacking := missing():
         print(f"memory: not measured: {lacking}")
         return
+    program = mta_sts_resolver(install=not smoke)  # there is no way out of the network that is entered
     if not enter("memory", smoke=smoke):
         return
     _tell_growth(SMOKE_COUNTS if smoke else COUNTS)
-    program = mta_sts_resolver(install=not smoke)
     if program is None:
         print("memory: without postfix-mta-sts-resolver, which is not installed")
     _tell_peer(20 if smoke else DOMAINS, program)

@@ -91,10 +91,10 @@ def main(*, smoke: bool) -> None:
     if lacking := missing():
         print(f"socketmap: not measured: {lacking}")
         return
+    program = mta_sts_resolver(install=not smoke)  # there is no way out of the network that is entered
     if not enter("socketmap", smoke=smoke):
         return
     domains, seconds, repeats = (20, 0.2, 1) if smoke else (DOMAINS, 3.0, 7)
-    program = mta_sts_resolver(install=not smoke)
     if program is None:
         print("socketmap: without postfix-mta-sts-resolver, which is not installed")
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:

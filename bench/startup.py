@@ -94,10 +94,10 @@ def main(*, smoke: bool) -> None:
     if lacking := missing():
         print(f"startup: not measured: {lacking}")
         return
+    program = mta_sts_resolver(install=not smoke)  # there is no way out of the network that is entered
     if not enter("startup", smoke=smoke):
         return
     stored, repeats = (100, 1) if smoke else (STORED, 9)
-    program = mta_sts_resolver(install=not smoke)
     if program is None:
         print("startup: without postfix-mta-sts-resolver, which is not installed")
     with tempfile.TemporaryDirectory() as name:
