@@ -114,15 +114,17 @@ def main(*, smoke: bool) -> None:
         renewing, idle = (_Daemon(directory, name, world, stack, "24h") for name in ("renewing", "idle"))
         for daemon, asked in ((both, names), (renewing, names), (idle, names[:HOT])):
             asyncio.run(ask_all(daemon.server.path, asked, min(32, len(asked)), b"OK secure"))
-        for daemon in (both, renewing):
-            stack.enter_context(_in_use(daemon.server.path, names, ASKED_WITHIN))
-        time.sleep(seconds)
+        stack.enter_context(_in_use(both.server.path, names, ASKED_WITHIN))
         spans = []
-        for _ in range(repeats):
-            before = both.seen(), renewing.seen()
+        with _in_use(renewing.server.path, names, ASKED_WITHIN):
             time.sleep(seconds)
-            spans.append((_less(both.seen(), before[0]), _less(renewing.seen(), before[1])))
+            for _ in range(repeats):
+                before = both.seen(), renewing.seen()
+                time.sleep(seconds)
+                spans.append((_less(both.seen(), before[0]), _less(renewing.seen(), before[1])))
         _tell_share(spans)
+        # With nobody asking it renews each once more, at most, which is over when all its replies have run out.
+        time.sleep(seconds)
         client = Client(load, write_requests(directory, names[:HOT]), 0.2 if smoke else 5.0)
         waits = [
             (ask(client, both.server, CONNECTIONS, 1).p99, ask(client, idle.server, CONNECTIONS, 1).p99)
