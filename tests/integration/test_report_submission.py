@@ -4,8 +4,10 @@ import asyncio
 import gzip
 import json
 import os
+import socket
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from stsguard.inbound import report_post
 from stsguard.inbound.report_post import BURST, READING_OF_ONE, ReportPost
 from stsguard.inbound.spool import Spool
 from tests.integration.policy_hosting import PATH, PolicyHostAt, parse, policy_host, request
+from tests.integration.test_inbound_process import HOST, Inbound
 from tests.unit.hosting import HostingStore, hosted
 
 REPORTS = "/reports"
@@ -225,3 +228,33 @@ async def test_what_can_not_be_kept_is_not_called_taken(
         assert b"spool" not in answer[2], "where it lies is nobody's business"
         assert ("retry-after" in answer[1]) == (status == 503)
         assert (status == 413) or caplog.records
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_daemon_takes_it_in_and_stores_it(tmp_path: Path, workers: int) -> None:
+    """From the POST to the database, by one process and by workers."""
+    daemon = Inbound(tmp_path, workers=workers)
+    config = tmp_path / "stsguard.toml"
+    config.write_text(config.read_text() + f'[intake]\nhttp_path = "{REPORTS}"\nspool = "{tmp_path}/spool"\n')
+    daemon.start()
+    try:
+        daemon.wait_for_log(" serves policies ")
+        for number in range(4):
+            body = gzip.compress(JSON.replace(b"Example", b"Example %d" % number))
+            context = daemon.ca.client_context()
+            plain = socket.create_connection(("127.0.0.1", daemon.port), 20)
+            with plain, context.wrap_socket(plain, server_hostname=HOST) as secure:
+                secure.sendall(post(body))
+                assert secure.recv(65_536).startswith(b"HTTP/1.1 201 ")
+
+        def stored() -> bool:
+            with closing(sqlite3.connect(tmp_path / "stsguard.db")) as database:
+                return database.execute("SELECT count(*) FROM received_intakes WHERE via = 'https'").fetchall() == [
+                    (4,)
+                ]
+
+        daemon.wait(stored)
+        daemon.wait(lambda: not Spool(tmp_path / "spool").pending())
+    finally:
+        daemon.process.terminate()
+        assert daemon.process.wait(60) == 0
