@@ -23,7 +23,7 @@ from bench.results import Result, note, ratio
 
 ADDRESS = "127.0.1.1"
 PORTS = {"without": 2501, "with": 2502}
-MILTER_PORT = 9001
+SOCKET = LAB / "bench/queue/stsguard/milter.sock"
 SINK_PORT = 2600
 SESSIONS = 10
 SIZE = 4000
@@ -67,9 +67,10 @@ async def _measure(namespace: Namespace, *, messages: int, repeats: int) -> None
             "smtp_tls_security_level": "none",
             "smtpd_client_connection_count_limit": "0",
         },
-        services=smtpd(ADDRESS, PORTS["without"], "") + smtpd(ADDRESS, PORTS["with"], milters(MILTER_PORT)),
+        services=smtpd(ADDRESS, PORTS["without"], "") + smtpd(ADDRESS, PORTS["with"], milters(f"unix:{SOCKET}")),
     )
-    milter = Milter(namespace, "bench", MILTER_PORT)
+    # As for a chrooted smtpd(8): a socket below the queue directory.
+    milter = Milter(namespace, "bench", f"unix:{SOCKET}", {"milter": {"socket_mode": "0666"}})
     await postfix.start()
     await milter.start()
     sink = _sink(namespace)

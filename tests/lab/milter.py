@@ -18,10 +18,11 @@ SAID = "is Postfix's milter"
 _QUEUED = re.compile(r"queued as (\w+)")
 
 
-def milters(port: int, default_action: str = "accept") -> str:
-    """smtpd_milters for a milter at `port`, as docs/received.md has it."""
+def milters(at: int | str, default_action: str = "accept") -> str:
+    """smtpd_milters for a milter at this port, or unix socket, as docs/received.md has it."""
+    where = f"inet:127.0.0.1:{at}" if isinstance(at, int) else at
     timeouts = "connect_timeout=1s, command_timeout=2s, content_timeout=20s"
-    return f"{{ inet:127.0.0.1:{port}, {timeouts}, default_action={default_action} }}"
+    return f"{{ {where}, {timeouts}, default_action={default_action} }}"
 
 
 def smtpd(address: str, port: int, setting: str) -> str:
@@ -36,14 +37,14 @@ class Milter:
         self,
         namespace: Namespace,
         name: str,
-        port: int,
+        at: int | str,
         settings: Mapping[str, Mapping[str, Value]] | None = None,
         *,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._namespace = namespace
         self.name = name
-        self.port = port
+        self.socket = f"inet:127.0.0.1:{at}" if isinstance(at, int) else at
         self.directory = LAB / f"milter-{name}"
         self._settings = settings or {}
         self._environment = dict(environment or {})
@@ -61,7 +62,7 @@ class Milter:
         configuration: dict[str, dict[str, Value]] = {
             "dns": {"nameservers": ["127.0.0.1:53"], "timeout": "2s"},
             "intake": {"addresses": [ADDRESS], "spool": str(self.directory / "spool")},
-            "milter": {"socket": f"inet:127.0.0.1:{self.port}"},
+            "milter": {"socket": self.socket},
             "admin": {"listen": f"unix:{self.directory}/no-daemon.sock"},
         }
         for section, values in self._settings.items():

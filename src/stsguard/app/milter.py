@@ -19,7 +19,8 @@ from stsguard import __version__
 from stsguard.adapters import systemd
 from stsguard.adapters.clock import SystemClock
 from stsguard.adapters.outbound_daemon import OutboundDaemon
-from stsguard.app.serving import KEEP_PATH, address_text, end, feed_watchdog, open_listener
+from stsguard.app.latency import prefer_latency
+from stsguard.app.serving import KEEP_PATH, address_text, end, feed_watchdog, open_listener, raise_file_limit
 from stsguard.app.settings import tell_of_changes, tell_of_settings
 from stsguard.config.intake_options import IntakeAction, RequireDkim
 from stsguard.config.model import Config, MilterConfig
@@ -55,6 +56,8 @@ def run_milter(config: Config) -> None:
     import uvloop
 
     tell_of_settings(config)
+    raise_file_limit()
+    prefer_latency()  # an smtpd(8) waits for each answer
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(config))
 
