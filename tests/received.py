@@ -1,7 +1,9 @@
 """Received reports for tests: values as the intake makes them."""
 
 import hashlib
+import io
 import json
+import zipfile
 import zlib
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +49,15 @@ def report_json(*policies: dict[str, Any], report_id: str = "r1", day: str = "20
             "policies": list(policies) or [policy()],
         }
     ).encode()
+
+
+def archive_of(*contents: bytes) -> bytes:
+    """A zip archive of these files."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, content in enumerate(contents):
+            archive.writestr(f"{number}.json", content)
+    return file.getvalue()
 
 
 def document(

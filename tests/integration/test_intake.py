@@ -101,6 +101,16 @@ class FailingStore:
         return await self._stores.received.save_intakes(intakes)
 
 
+class StuckStore(FailingStore):
+    """Fails at those whose report-id it is told of as a database that times out does."""
+
+    async def save_intakes(self, intakes: Sequence[ReceivedIntake]) -> Sequence[SavedIntake]:
+        try:
+            return await super().save_intakes(intakes)
+        except StoreUnavailable as exc:
+            raise StoreUnavailable(str(exc)) from exc
+
+
 class CountingStore:
     """Counts how often it was asked to delete."""
 
@@ -202,6 +212,27 @@ async def test_database_that_was_locked_for_a_moment_refuses_nothing(desk: Desk,
     store.bad = "nothing"
     assert await desk.empty(drain)
     assert reports(IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")) == ["r1"]
+
+
+async def test_one_at_which_the_database_fails_each_time_stops_nobody_behind_it(
+    desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = StuckStore(desk.stores, "r1")
+    drain = desk.build(desk.stores.received.open, store)
+    for number in range(5):
+        desk.add(number)
+    for _ in range(intake_module.BATCH_TRIES + 1):
+        assert not await desk.empty(drain)
+    assert await desk.empty(drain)
+    site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
+    assert reports(site) == ["r0", "r2", "r3", "r4"]
+    assert len(desk.spool.pending()) == 1  # it is kept, and told of
+    assert caplog.text.count("received report passed over, it stays") == 1
+    assert await desk.empty(drain)
+    store.bad = "nothing"
+    desk.clock.advance(intake_module.PASSED_OVER_SECONDS)
+    assert await desk.empty(drain)
+    assert reports(site) == ["r0", "r1", "r2", "r3", "r4"]
 
 
 async def test_fault_of_ours_in_storing_one_is_a_refusal_of_that_one(

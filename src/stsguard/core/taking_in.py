@@ -23,11 +23,13 @@ from stsguard.core.received_record import (
     intake_key,
 )
 from stsguard.core.received_report import ReceivedReport, ReceivedWarning
-from stsguard.core.tlsrpt_report_received import parse_received
+from stsguard.core.tlsrpt_report_received import MAX_DETAILS, MAX_POLICIES, parse_received
 from stsguard.core.unpack import DEFAULT_LIMITS, Limits, unpack
 from stsguard.names import MAX_NAME_OCTETS, Domain, NameInvalid
 
 NO_REPORT = "no report in the mail"
+MAX_DOCUMENTS = 50  # of all parts and archives of one intake; RFC 8460 §5.3 has one report in a mail
+MAX_ROWS = MAX_POLICIES + MAX_DETAILS  # policies and details of all its reports: so the largest single one fits
 _COMPRESSION = 1  # nearly all of it is base64 of gzip: a better level takes longer and saves nothing
 
 
@@ -67,6 +69,33 @@ class _Source:
     warnings: tuple[ReceivedWarning, ...]
 
 
+@dataclass(slots=True)
+class _Room:
+    """What may still be taken of one intake. Bounds of one file or report alone would let a mail of ten archives with
+    twenty reports each become gigabytes of rows, and anybody may send one."""
+
+    octets: int
+    documents: int = MAX_DOCUMENTS
+    rows: int = MAX_ROWS
+
+    def take_octets(self, number: int) -> None:
+        """Raises `ReportInvalid` where there is no room for another report of so many octets."""
+        if not self.documents:
+            raise ReportInvalid(f"left out: {MAX_DOCUMENTS} reports are taken of what comes in at once")
+        if number > self.octets:
+            raise ReportInvalid("left out: with what came beside it, it has more bytes unpacked than are taken")
+        self.documents -= 1
+        self.octets -= number
+
+    def take_rows(self, report: ReceivedReport) -> None:
+        """Raises `ReportInvalid` where there is no room for the policies and failure-details of `report`."""
+        number = len(report.policies) + sum(len(policy.details) for policy in report.policies)
+        if number > self.rows:
+            text = f"left out: {number} policies and failure-details, and {MAX_ROWS} are taken of what comes in at once"
+            raise ReportInvalid(text)
+        self.rows -= number
+
+
 def take_in(entry: SpoolEntry, verdict: DkimVerdict, rules: IntakeRules) -> ReceivedIntake:
     """What is to be stored of `entry`. `verdict` is on the mail; for what is none it does not matter.
 
@@ -82,7 +111,8 @@ def take_in(entry: SpoolEntry, verdict: DkimVerdict, rules: IntakeRules) -> Rece
     else:
         standing, kind = _unsigned_standing(arrival.via, rules)
         sources = [_Source(octets, arrival.media_type, "", standing, "", "", "", ())]
-    documents = [found for source in sources for found in _documents(source, entry, rules, refusals)]
+    room = _Room(max(rules.limits.max_decompressed, rules.limits.max_compressed))
+    documents = [found for source in sources for found in _documents(source, entry, rules, room, refusals)]
     return ReceivedIntake(
         key=intake_key(octets, kind=kind),
         arrival=arrival,
@@ -156,7 +186,7 @@ def _of_part(part: ReportPart, verdict: DkimVerdict, warnings: tuple[ReceivedWar
 
 
 def _documents(
-    source: _Source, entry: SpoolEntry, rules: IntakeRules, refusals: list[str]
+    source: _Source, entry: SpoolEntry, rules: IntakeRules, room: _Room, refusals: list[str]
 ) -> Sequence[ReceivedDocument]:
     label = f"{source.label}: " if source.label else ""
     try:
@@ -167,7 +197,9 @@ def _documents(
     found = []
     for document in unpacked.documents:
         try:
+            room.take_octets(len(document))
             report = parse_received(document, now=entry.arrival.received_at)
+            room.take_rows(report)
         except ReportInvalid as exc:
             refusals.append(f"{label}{exc}")
             continue

@@ -2,7 +2,8 @@
 
 An entry is removed from the spool when it is stored, and not before: while the database fails all of them stay, however
 long. Killed between the two, the entry is read once more and found to be stored. One that the database can't take,
-while it takes others, is stored as a refusal.
+while it takes others, is stored as a refusal; one at which it fails each time is passed over for a while, so that
+nobody can send what stops all that comes after it.
 """
 
 import asyncio
@@ -30,10 +31,13 @@ intakes_refused = Counter("received_refused_total", "What came in and had someth
 sessions_taken = Counter(
     "received_sessions_total", "Sessions in new reports that count, by policy domain.", "policy_domain", "result"
 )
+passed_over = Counter("received_passed_over_total", "Times that storing one report failed, and others went before it.")
 store_failures = Counter("received_store_failures_total", "Times that reports could not be stored and stayed.")
 
 POLL_SECONDS = 0.5
 RETRY_SECONDS = 5.0
+BATCH_TRIES = 3  # then what is read is stored one by one
+PASSED_OVER_SECONDS = 300.0
 NO_SPOOL_SECONDS = 30.0
 KEY_RETRY_SECONDS = 300.0
 KEY_WAIT = timedelta(hours=24)  # then the report is kept as one whose signature could not be verified
@@ -75,6 +79,8 @@ class IntakeDrain:
         self._spool_problem: str | None = None
         self._store_problem: str | None = None
         self._later: dict[str, tuple[float, int]] = {}  # entries whose key is awaited: when due, and how often tried
+        self._passed: dict[str, float] = {}  # entries at which the database failed: when due
+        self._failures = 0  # of storing, one after the other
 
     @property
     def waiting(self) -> int:
@@ -125,8 +131,9 @@ class IntakeDrain:
         names = await asyncio.to_thread(spool.pending)
         self._waiting = len(names)
         self._later = {name: self._later[name] for name in names if name in self._later}
+        self._passed = {name: self._passed[name] for name in names if name in self._passed}
         now = self._clock.monotonic()
-        return [name for name in names if self._later.get(name, (now, 0))[0] <= now]
+        return [name for name in names if self._later.get(name, (now, 0))[0] <= now >= self._passed.get(name, now)]
 
     async def _load_domains(self) -> None:
         await self._open_store()
@@ -162,7 +169,29 @@ class IntakeDrain:
         return True
 
     async def _save(self, spool: SpoolReader, batch: Batch, names: Sequence[str]) -> None:
-        saved = await save_batch(self._store, batch.intakes)
+        """Store them and remove them from the spool: at once, or one by one where that has failed several times, though
+        the database could be opened and read before each: then one of them may be why."""
+        if self._failures < BATCH_TRIES:
+            await self._save_some(spool, batch.intakes, names)
+            self._failures = 0
+            return
+        for intake, name in zip(batch.intakes, names, strict=True):
+            try:
+                await self._save_some(spool, [intake], [name])
+            except StoreUnavailable as exc:
+                # No more are tried now, for it may be all of them; it is not among the next.
+                self._passed[name] = self._clock.monotonic() + PASSED_OVER_SECONDS
+                passed_over.inc()
+                outcome(log, logging.ERROR, "received report passed over, it stays", entry=name, reason=str(exc))
+                raise
+        self._failures = 0
+
+    async def _save_some(self, spool: SpoolReader, intakes: Sequence[ReceivedIntake], names: Sequence[str]) -> None:
+        try:
+            saved = await save_batch(self._store, intakes)
+        except StoreUnavailable:
+            self._failures += 1
+            raise
         await asyncio.to_thread(spool.remove, names)
         for intake, done in saved:
             tell(intake, done)

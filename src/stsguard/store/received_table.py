@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, case, delete, func, insert, select, update
@@ -44,6 +45,7 @@ _ASKED_AT_ONCE = 500  # parameters of one IN (…); SQLite allows 32,766
 MAX_REFUSALS = 50
 MAX_SUM = 2**62  # of sessions: what senders make up must neither overflow a column nor become a fraction
 _MAX_REPORT_ID = 255
+_INSERTED_AT_ONCE = 2000  # rows, as values for the database: a dictionary each
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ class _Written:
     """What one transaction adds, collected for few statements."""
 
     policies: list[Values] = field(default_factory=list)
-    details: list[Values] = field(default_factory=list)
+    details: list[tuple[int, int, Sequence[ReceivedDetail]]] = field(default_factory=list)  # of report and policy
     daily: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
     failures: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
 
@@ -173,6 +175,8 @@ def _insert_intakes(
 def _intake_values(intake: ReceivedIntake, now: datetime, parsed_by: str) -> Values:
     arrival, signer, mail = intake.arrival, intake.signer, intake.mail
     refusals = [one_line(text, MAX_HEADER_TEXT) for text in intake.refusals[:MAX_REFUSALS]]
+    if len(intake.refusals) > MAX_REFUSALS:
+        refusals[-1] = f"and {len(intake.refusals) - MAX_REFUSALS + 1} more"
     return {
         "intake_key": intake.key,
         "received_at": to_micros(arrival.received_at),
@@ -344,7 +348,7 @@ def _collect(report: int, document: ReceivedDocument, fate: Fate, written: _Writ
                 "warnings": warnings_text(policy.warnings),
             }
         )
-        written.details.extend(_detail_values(report, at, policy.details))
+        written.details.append((report, at, policy.details))
         if counts and not foreign:
             key = (day, domain, document.reporter, policy_type)
             sums = written.daily.setdefault(key, [0, 0, 0])
@@ -382,9 +386,10 @@ def _detail_values(report: int, policy: int, details: Sequence[ReceivedDetail]) 
 
 
 def _add_up(connection: Connection, written: _Written) -> None:
-    for table, rows in ((received_policies, written.policies), (received_details, written.details)):
-        if rows:
-            connection.execute(insert(table), rows)
+    details = (values for of_policy in written.details for values in _detail_values(*of_policy))
+    for table, rows in ((received_policies, iter(written.policies)), (received_details, details)):
+        while some := list(islice(rows, _INSERTED_AT_ONCE)):
+            connection.execute(insert(table), some)
     _add_sums(connection, received_daily, written.daily)
     _add_sums(connection, received_daily_failures, written.failures)
 

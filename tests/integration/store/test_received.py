@@ -1,6 +1,7 @@
 """What the store of received reports promises, on SQLite and on PostgreSQL alike."""
 
 import asyncio
+import json
 import zlib
 from dataclasses import replace
 from datetime import timedelta
@@ -23,7 +24,7 @@ from stsguard.store.received_schema import (
     received_policies,
     received_reports,
 )
-from stsguard.store.received_table import MAX_SUM
+from stsguard.store.received_table import MAX_REFUSALS, MAX_SUM
 from stsguard.store.stores import Stores
 from tests.integration.store.conftest import OpenStores
 from tests.received import NOW, detail, document, intake, policy, report_json
@@ -294,6 +295,21 @@ async def test_report_that_comes_again_after_its_rows_are_gone_is_not_counted_ag
     await stores.received.delete_intakes(NOW)
     assert await save(stores, intake(document(), octets=b"2")) == [SavedIntake(False, (DUPLICATE,))]
     assert daily(url) == [("2026-03-01", "a.example", "sender.example", "sts", 1, 5, 0)]
+
+
+async def test_many_refusals_are_kept_to_a_bound_that_says_how_many_more(stores: Stores, url: str) -> None:
+    await save(stores, intake(refusals=tuple(f"part {number}" for number in range(MAX_REFUSALS + 3))))
+    (came,) = rows(url, received_intakes)
+    kept = json.loads(came["refusals"])
+    assert (len(kept), kept[-2:]) == (MAX_REFUSALS, ["part 48", "and 4 more"])
+
+
+async def test_more_details_than_go_in_at_once_are_all_stored(stores: Stores, url: str) -> None:
+    content = report_json(*[policy("a.example", 0, 2500, *[detail() for _ in range(2500)]) for _ in range(2)])
+    await save(stores, intake(document(content)))
+    assert [(row["policy"], row["number"]) for row in rows(url, received_details)] == [
+        (at, number) for at in range(2) for number in range(2500)
+    ]
 
 
 async def test_sums_of_absurd_counts_stop_at_a_bound(stores: Stores, url: str) -> None:
