@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from stsguard.core.errors import ReportInvalid
-from stsguard.core.received_report import MAX_SAFE_INTEGER, MAX_STRINGS, AppliedPolicy, Notes, Summary, WarningCode
+from stsguard.core.received_report import MAX_SESSIONS, MAX_STRINGS, AppliedPolicy, Notes, Summary, WarningCode
 from stsguard.core.received_shape import shape
 from stsguard.core.tlsrpt_report_wire import WireReport
 
@@ -67,6 +67,7 @@ ODD: list[tuple[object, tuple[str | int, ...], list[str]]] = [
     (-1.5, (*SUMMARY, "total-failure-session-count"), ["count-form", "count-range"]),
     ("-3", (*SUMMARY, "total-failure-session-count"), ["count-as-text", "count-range"]),
     ("many", (*SUMMARY, "total-failure-session-count"), ["wrong-type"]),
+    (MAX_SESSIONS + 1, (*SUMMARY, "total-failure-session-count"), ["count-range"]),
     (10**4000, (*SUMMARY, "total-failure-session-count"), ["count-range"]),
     ("+3", (*SUMMARY, "total-failure-session-count"), ["count-as-text"]),
     ("+-5", (*SUMMARY, "total-failure-session-count"), ["wrong-type"]),
@@ -99,7 +100,7 @@ def test_values_of_the_odd() -> None:
     assert shaped(1.5, "report-id")[0].report_id == "1.5"
     assert shaped(-(10**4000), "report-id")[0].report_id == str(-(10**20))
     assert shaped(["a", "", 3], *POLICY, "mx-host")[0].policies[0].policy.mx_hosts == ("a",)
-    assert shaped(1e300, *SUMMARY, "total-failure-session-count")[0].policies[0].summary.failures == MAX_SAFE_INTEGER
+    assert shaped(1e300, *SUMMARY, "total-failure-session-count")[0].policies[0].summary.failures == MAX_SESSIONS
     # Where the number of failures can't be read, the details say it.
     assert shaped("many", *SUMMARY, "total-failure-session-count")[0].policies[0].summary.failures == 2
     assert shaped("text", "policies", 0, "policy")[0].policies[0].policy == AppliedPolicy("", "")

@@ -18,7 +18,7 @@ from stsguard.names import Domain, NameInvalid
 
 MAX_WARNINGS = 500  # of a report and all its policies; one for each code and policy at most
 MAX_WARNING_LENGTH = 300
-MAX_SAFE_INTEGER = 2**53 - 1  # RFC 7493 §2.2
+MAX_SESSIONS = 10**12  # in one count; the largest sender of all has less in a day, and sums of more would overflow
 MAX_TEXT_LENGTH = 1024  # a URL or a sentence; what mail.ru and others write as failure-reason-code is under 300
 MAX_STRING_LENGTH = 8192  # a policy-string may be a TLSA record with a whole certificate in hexadecimal
 MAX_STRINGS = 1000  # a policy of 64 KiB (RFC 8461 §3.3) has no more lines that make sense
@@ -29,7 +29,7 @@ Strings = Annotated[
     tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STRING_LENGTH)], ...],
     msgspec.Meta(max_length=MAX_STRINGS),
 ]
-Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SAFE_INTEGER)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_SESSIONS)]
 # Ours to say: whatever a report has under that name is refused by the decoder, since no array is as long as this.
 OwnWarnings = Annotated[tuple["ReceivedWarning", ...], msgspec.Meta(min_length=2**40)]
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from stsguard.core.errors import ReportInvalid
 from stsguard.core.received_json import HUGE, loads
 from stsguard.core.received_report import (
-    MAX_SAFE_INTEGER,
+    MAX_SESSIONS,
     MAX_STRING_LENGTH,
     MAX_STRINGS,
     MAX_TEXT_LENGTH,
@@ -138,7 +138,7 @@ class _Shaper:
         details = self._details(result, where)
         failures = self._count(summary, "total-failure-session-count", f"{where}.summary")
         if failures is None:  # the details alone say how many there were
-            failures = min(sum(detail.sessions for detail in details), MAX_SAFE_INTEGER)
+            failures = min(sum(detail.sessions for detail in details), MAX_SESSIONS)
         return ReceivedPolicy(
             policy=AppliedPolicy(
                 policy_type=self._text(policy, "policy-type", f"{where}.policy"),
@@ -284,7 +284,7 @@ class _Shaper:
 
     def _count(self, found: Object, key: str, where: str) -> int | None:
         value = found.get(key)
-        if type(value) is int and 0 <= value <= MAX_SAFE_INTEGER:
+        if type(value) is int and 0 <= value <= MAX_SESSIONS:
             return value
         path = f"{where}.{key}"
         if key not in found:
@@ -299,11 +299,11 @@ class _Shaper:
             return None
         elif isinstance(value, float):
             self._note(WarningCode.COUNT_FORM, f"{path}: {value!r} is no whole number")
-            value = int(min(max(value, -1.0), float(MAX_SAFE_INTEGER)))
+            value = int(min(max(value, -1.0), float(MAX_SESSIONS)))
         if isinstance(value, bool) or not isinstance(value, int):
             self._note(WarningCode.WRONG_TYPE, f"{path}: {_kind(value)} where a number belongs")
             return None
-        if not 0 <= value <= MAX_SAFE_INTEGER:
+        if not 0 <= value <= MAX_SESSIONS:
             value = min(max(value, -HUGE), HUGE)
             self._note(WarningCode.COUNT_RANGE, f"{path}: {value} sessions can't be")
             return 0

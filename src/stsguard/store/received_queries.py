@@ -8,15 +8,19 @@ index of their own.
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
+from functools import reduce
+from operator import add
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Double,
     Row,
     Select,
     Table,
     and_,
+    cast,
     distinct,
     exists,
     func,
@@ -98,8 +102,8 @@ class ReceivedQueries:
             func.count(distinct(_POLICIES.policy_domain)).label("domains"),
             func.min(_POLICIES.policy_type).label("policy_type"),
             func.count(distinct(_POLICIES.policy_type)).label("policy_types"),
-            func.sum(_POLICIES.successes).label("successes"),
-            func.sum(_POLICIES.failures).label("failures"),
+            _sum(_POLICIES.successes).label("successes"),
+            _sum(_POLICIES.failures).label("failures"),
         ).where(_POLICIES.report.in_(numbers), *_of_policies(wanted))
         with self._database.scanning() as connection:
             reports = _by_number(connection, select(received_reports).where(_REPORTS.report.in_(numbers)))
@@ -183,8 +187,8 @@ class ReceivedQueries:
 
     def sums_of_domains(self, names: Sequence[str], since: str) -> tuple[list[NamedSum], list[tuple[str, str, int]]]:
         """Of each of these domains the sessions since that day, and its failures by result-type."""
-        daily = select(_DAILY.policy_domain, func.sum(_DAILY.successes), func.sum(_DAILY.failures))
-        failures = select(_FAILURES.policy_domain, _FAILURES.result_type, func.sum(_FAILURES.sessions))
+        daily = select(_DAILY.policy_domain, _sum(_DAILY.successes), _sum(_DAILY.failures))
+        failures = select(_FAILURES.policy_domain, _FAILURES.result_type, _sum(_FAILURES.sessions))
         with self._database.scanning() as connection:
             sums = connection.execute(
                 daily.where(_DAILY.policy_domain.in_(names), _DAILY.day >= since).group_by(_DAILY.policy_domain)
@@ -234,7 +238,7 @@ class _Sums:
     def _select(self, table: Table, key: ColumnElement[str]) -> Select[Any]:
         """Key, failures, and successes where there are any."""
         failures, *successes = (_DAILY.failures, _DAILY.successes) if table is received_daily else (_FAILURES.sessions,)
-        query: Select[Any] = select(key.concat(_NOTHING), func.sum(failures), *map(func.sum, successes))
+        query: Select[Any] = select(key.concat(_NOTHING), _sum(failures), *map(_sum, successes))
         # An expression, since for a column SQLite would read the whole table in the order of its index, whatever the
         # days asked for.
         return query.where(*_of_sums(table, self._wanted)).group_by(key.concat(_NOTHING))
@@ -245,8 +249,14 @@ class _Sums:
         return (int(successes[0]) if successes else None), int(failures)
 
 
-def _total(table: Table) -> ColumnElement[int]:
-    return func.sum(_DAILY.successes + _DAILY.failures if table is received_daily else _FAILURES.sessions)
+def _total(table: Table) -> ColumnElement[Any]:
+    return _sum(_DAILY.successes, _DAILY.failures) if table is received_daily else _sum(_FAILURES.sessions)
+
+
+def _sum(*columns: ColumnElement[int]) -> ColumnElement[Any]:
+    """The sum of all in these columns: as a float, which is exact up to 2**53 and, unlike an integer, never too large
+    for the database, whatever senders made up."""
+    return func.sum(reduce(add, [cast(column, Double) for column in columns]))
 
 
 def _page(wanted: Wanted, after: PageKey | None, limit: int) -> Select[Any]:
@@ -342,7 +352,7 @@ def _refused(wanted: Wanted) -> Iterator[Condition]:
 def _apart(connection: Connection, wanted: Wanted) -> tuple[ApartSum, ...]:
     """What does not count, by group."""
     columns = (_REPORTS.standing, _REPORTS.conflict, _REPORTS.foreign_report)
-    query = select(*columns, func.count(), func.sum(_REPORTS.successes + _REPORTS.failures))
+    query = select(*columns, func.count(), _sum(_REPORTS.successes, _REPORTS.failures))
     conditions = [_APART, *_between(_REPORTS.day, wanted)]
     if wanted.policy_domain is not None:
         own = and_(_POLICIES.report == _REPORTS.report, _POLICIES.policy_domain == wanted.policy_domain)

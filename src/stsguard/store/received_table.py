@@ -43,7 +43,7 @@ Values = dict[str, object]
 _INTAKES, _REPORTS, _KEYS = received_intakes.c, received_reports.c, received_keys.c
 _ASKED_AT_ONCE = 500  # parameters of one IN (…); SQLite allows 32,766
 MAX_REFUSALS = 50
-MAX_SUM = 2**62  # of sessions: what senders make up must neither overflow a column nor become a fraction
+MAX_SUM = 10**13  # of sessions in one row: what senders make up must not overflow where rows are added up
 _MAX_REPORT_ID = 255
 _INSERTED_AT_ONCE = 2000  # rows, as values for the database: a dictionary each
 

@@ -2,6 +2,8 @@
 
 from datetime import UTC, date, datetime
 
+from sqlalchemy import update
+
 from stsguard.core.received_query import (
     ApartSum,
     DaySum,
@@ -13,6 +15,14 @@ from stsguard.core.received_query import (
 )
 from stsguard.core.received_record import Standing
 from stsguard.store import received_queries
+from stsguard.store.database import open_database
+from stsguard.store.received_schema import (
+    received_daily,
+    received_daily_failures,
+    received_details,
+    received_policies,
+    received_reports,
+)
 from stsguard.store.stores import Stores
 from tests.received import NOW, detail, document, intake, policy, report_json
 
@@ -216,3 +226,33 @@ async def test_export_reads_a_bounded_number_of_details_at_once(stores: Stores) 
     assert [report.report_id for report in found] == ["4", "3", "2", "1", "0"]
     assert all(len(report.policies[0].details) == len(many) for report in found)
     assert [report async for report in stores.received_views.export(Wanted(policy_domain="b.example"))] == []
+
+
+async def test_no_number_of_sessions_that_is_stored_breaks_a_query(stores: Stores, url: str) -> None:
+    most, documents = 2**62, []
+    for number, standing in enumerate([Standing.COUNTED, Standing.UNSIGNED] * 2):
+        content = report_json(
+            *[policy("a.example", 1, 1, detail())] * 2, report_id=f"r{number}", day=f"2026-03-0{number + 1}"
+        )
+        documents.append(document(content, standing=standing))
+    await stores.received.save_intakes([intake(*documents)])
+    database = open_database(url)
+    with database.writing() as connection:
+        for table in (received_reports, received_policies, received_daily):
+            connection.execute(update(table).values(successes=most, failures=most))
+        for table in (received_details, received_daily_failures):
+            connection.execute(update(table).values(sessions=most))
+    database.close()
+    assert [(line.successes, line.failures) for line in await lines(stores, EVERY)] == [(2 * most, 2 * most)] * 4
+    summary = await stores.received_views.summary(Wanted(), top=5)
+    assert (summary.successes, summary.failures) == (2 * most, 2 * most)
+    assert [found.failures for found in (*summary.result_types, *summary.mx_hostnames)] == [2 * most] * 2
+    assert summary.apart == (ApartSum(Group.UNSIGNED, 2, 4 * most),)
+    found, kinds = await stores.received_views.sums_of_domains(["a.example"], date(2026, 3, 1))
+    assert (found, kinds) == (
+        [NamedSum("a.example", 2 * most, 2 * most)],
+        [("a.example", "certificate-expired", 2 * most)],
+    )
+    await stores.received.save_intakes(
+        [intake(document(report_json(policy("a.example", 3), report_id="more")), octets=b"2")]
+    )
