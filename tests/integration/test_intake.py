@@ -51,6 +51,21 @@ class Verifier:
         return self.verdict
 
 
+class SomeWait(Verifier):
+    """The keys of some mails can't be looked up; for others the answer is slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.answered = asyncio.Event()
+
+    async def verify(self, message: bytes, received_at: datetime) -> DkimVerdict:
+        if b"X-Slow" in message:
+            self.asked.set()
+            await self.answered.wait()
+        return WAITS if b"X-Waits" in message else await super().verify(message, received_at)
+
+
 class Desk:
     """A spool, a database, and what empties the one into the other."""
 
@@ -69,8 +84,8 @@ class Desk:
         store = store or self.stores.received
         return IntakeDrain(self.spool, self.reader, store, domains, self.clock, open_store=open_store, **options)
 
-    def add(self, number: int, *, fault: bool = False) -> str:
-        mail = (b"X-Fault: 1\r\n" if fault else b"") + report_mail(report_json(report_id=f"r{number}"))
+    def add(self, number: int, *, fault: bool = False, field: bytes = b"") -> str:
+        mail = (b"X-Fault: 1\r\n" if fault else field) + report_mail(report_json(report_id=f"r{number}"))
         return self.spool.add(Arrival(Via.MILTER, self.clock.now()), mail)
 
     async def empty(self, drain: IntakeDrain | None = None) -> bool:
@@ -109,6 +124,19 @@ class StuckStore(FailingStore):
             return await super().save_intakes(intakes)
         except StoreUnavailable as exc:
             raise StoreUnavailable(str(exc)) from exc
+
+
+class TellingStore(FailingStore):
+    """Says when it has saved something."""
+
+    def __init__(self, stores: Stores, bad: str | None) -> None:
+        super().__init__(stores, bad)
+        self.saved = asyncio.Event()
+
+    async def save_intakes(self, intakes: Sequence[ReceivedIntake]) -> Sequence[SavedIntake]:
+        done = await super().save_intakes(intakes)
+        self.saved.set()
+        return done
 
 
 class CountingStore:
@@ -302,6 +330,60 @@ async def test_key_that_is_found_in_time_makes_it_count(desk: Desk, tmp_path: Pa
     await desk.empty()
     site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
     assert [row["reports"] for row in site.rows(received_daily)] == [1]
+
+
+async def test_mails_that_wait_for_their_keys_keep_no_others_out(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "LISTED", 5)
+    monkeypatch.setattr("stsguard.inbound.spool.LISTED", 5)
+    desk.drain = desk.build(desk.stores.received.open)
+    desk.reader._verifier = SomeWait()
+    monkeypatch.setattr("stsguard.inbound.spool.time.time", lambda: 1.0)
+    waiting = [desk.add(number, field=b"X-Waits: 1\r\n") for number in range(12)]
+    monkeypatch.setattr("stsguard.inbound.spool.time.time", lambda: 2.0)
+    desk.add(99)
+    site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
+    assert await desk.empty()
+    assert reports(site) == ["r99"]
+    desk.clock.advance(intake_module.KEY_RETRY_SECONDS)
+    desk.add(100)
+    with desk.spool.reading() as spool:
+        due = await desk.drain._due(spool)
+    assert due[0] not in waiting  # what has not been tried is first
+    assert set(due[1:]) == set(waiting)
+    assert len(desk.spool.pending(None)) == 13
+
+
+async def test_what_is_read_is_stored_before_a_slow_answer(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "SAVE_SECONDS", 0.01)
+    verifier = SomeWait()
+    desk.reader._verifier = verifier
+    desk.add(1, field=b"X-Slow: 1\r\n")
+    desk.add(2)
+    site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
+    store = TellingStore(desk.stores, "nothing")
+    emptying = asyncio.create_task(desk.empty(desk.build(desk.stores.received.open, store)))
+    await asyncio.wait_for(store.saved.wait(), LIMIT_SECONDS)
+    assert reports(site) == ["r2"]
+    assert not emptying.done()
+    verifier.answered.set()
+    assert await emptying
+    assert reports(site) == ["r1", "r2"]
+
+
+async def test_ending_leaves_no_look_up_behind(desk: Desk) -> None:
+    desk.reader._verifier = verifier = SomeWait()
+    name = desk.add(1, field=b"X-Slow: 1\r\n")
+    emptying = asyncio.create_task(desk.empty())
+    await asyncio.wait_for(verifier.asked.wait(), LIMIT_SECONDS)
+    emptying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await emptying
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert desk.spool.pending() == [name]
 
 
 async def test_clock_that_steps_back_or_ahead_ends_no_wait_for_ever(desk: Desk) -> None:

@@ -57,6 +57,22 @@ def test_modes_let_a_group_hand_in_and_nobody_else(tmp_path: Path) -> None:
     assert stat.S_IMODE((spool.directory / name).stat().st_mode) == 0o640
 
 
+def test_killed_while_it_is_made_leaves_no_wrong_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "spool")
+
+    def killed(_path: Path, _mode: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "chmod", killed)
+        with pytest.raises(KeyboardInterrupt):
+            spool.prepare()
+    assert not spool.directory.exists()
+    spool.prepare()
+    assert stat.S_IMODE(spool.directory.stat().st_mode) == DIRECTORY_MODE
+    assert list(tmp_path.iterdir()) == [spool.directory]
+
+
 def test_order_is_that_of_arrival(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     names = []
     for second in (1.0, 2.0, 3.0):

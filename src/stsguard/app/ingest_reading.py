@@ -1,6 +1,5 @@
 """Reads items for `stsguard ingest`, one after the other, in whichever process."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -8,11 +7,10 @@ from datetime import UTC, datetime
 from stsguard.adapters.dkim_verifier import TxtLookup, read_signatures, verify_signatures
 from stsguard.adapters.public_suffix_file import load_public_suffixes
 from stsguard.app.ingest_items import Item, arrival_of
+from stsguard.app.key_cache import KeyCache
 from stsguard.config.model import Config
 from stsguard.core.arrival import SpoolEntry
-from stsguard.core.dane import Answer
 from stsguard.core.dkim_verdict import UNSIGNED, DkimStatus, DkimVerdict
-from stsguard.core.errors import LookupFailed
 from stsguard.core.received_record import ReceivedIntake, Signer
 from stsguard.core.taking_in import IntakeRules, refused, take_in
 from stsguard.discovery.supervisor import supervised
@@ -20,9 +18,6 @@ from stsguard.inbound.intake_reader import BATCH_BYTES, BATCH_ROWS, weight
 from stsguard.names import Domain
 
 MAX_ITEM_BYTES = 100 * 1024 * 1024
-KEY_SECONDS = 300.0  # keys are kept for so long: thousands of mails are signed with the same few
-FAILURE_SECONDS = 60.0
-MAX_KEYS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,30 +27,6 @@ class ReadItem:
     intake: ReceivedIntake | None
     problem: str = ""
     waits: bool = False
-
-
-class KeyCache:
-    """Look-ups of keys, each made once in a few minutes, failed ones too."""
-
-    def __init__(self, resolver: TxtLookup) -> None:
-        self._resolver = resolver
-        self._known: dict[Domain, tuple[float, Answer[bytes] | LookupFailed]] = {}
-
-    async def lookup(self, name: Domain) -> Answer[bytes] | LookupFailed:
-        """The TXT records at `name`, or why they can't be had."""
-        until, answer = self._known.get(name, (0.0, None))
-        now = time.monotonic()
-        if answer is not None and now < until:
-            return answer
-        seconds = KEY_SECONDS
-        try:
-            found: Answer[bytes] | LookupFailed = await self._resolver.lookup_txt(name)
-        except LookupFailed as exc:
-            found, seconds = exc, FAILURE_SECONDS
-        if len(self._known) >= MAX_KEYS:
-            self._known.clear()
-        self._known[name] = (now + seconds, found)
-        return found
 
 
 class ItemReader:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from stsguard.adapters.clock import SystemClock
 from stsguard.adapters.dkim_verifier import DkimVerifier, TxtLookup
 from stsguard.adapters.public_suffix_file import load_public_suffixes
+from stsguard.app.key_cache import KeyCache
 from stsguard.config.model import Config
 from stsguard.core.taking_in import IntakeRules
 from stsguard.core.unpack import Limits
@@ -29,8 +30,8 @@ def build_rules(config: Config, ours: frozenset[str] | None = None, *, trust_fil
 
 
 def build_reader(resolver: TxtLookup, rules: IntakeRules) -> IntakeReader:
-    """Verifies and reads; keys are looked up by `resolver`."""
-    return IntakeReader(DkimVerifier(resolver, load_public_suffixes()), rules)
+    """Verifies and reads; keys are looked up by `resolver`, one that can't be had not for each mail."""
+    return IntakeReader(DkimVerifier(KeyCache(resolver), load_public_suffixes()), rules)
 
 
 def build_drain(config: Config, resolver: TxtLookup, stores: "Stores") -> IntakeDrain:

@@ -8,7 +8,7 @@ nobody can send what stops all that comes after it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ from stsguard.core.arrival import SpoolEntry
 from stsguard.core.errors import SpoolFailed, StoreUnavailable
 from stsguard.core.received_record import Fate, ReceivedDocument, ReceivedIntake, SavedIntake, Standing
 from stsguard.discovery.health import PartHealth, PartState
-from stsguard.inbound.intake_reader import Batch, IntakeReader, OurDomains, save_batch
+from stsguard.inbound.intake_reader import Batch, IntakeReader, OurDomains, Read, save_batch
 from stsguard.inbound.spool import Spool, SpoolReader
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
@@ -43,7 +43,15 @@ KEY_RETRY_SECONDS = 300.0
 KEY_WAIT = timedelta(hours=24)  # then the report is kept as one whose signature could not be verified
 KEY_TRIES = 300  # the same, whatever the clock says
 DELETE_SECONDS = 3600.0
+LISTED = 1000  # taken up before the spool is looked at again
+TRIED_AGAIN = 64  # of them those that have waited: they may well wait again, each for a time limit of DNS
+LOOKUPS = 32  # entries that are read at the same time, since most of that is waiting for DNS
+HELD_BYTES = 32 * 1024 * 1024  # of these; one that is larger is read alone
+SAVE_SECONDS = 1.0  # what is read does not wait longer for what is not
 MAX_DOMAINS = 2000  # told apart in the metrics: senders can name any below ours
+
+
+_Running = dict["asyncio.Task[Read]", tuple[str, SpoolEntry]]
 
 
 class IntakeDrain:
@@ -128,12 +136,16 @@ class IntakeDrain:
         return True
 
     async def _due(self, spool: SpoolReader) -> Sequence[str]:
-        names = await asyncio.to_thread(spool.pending)
+        """What is to be taken up now: what has never been tried first, so that nobody who sends mails whose keys can't
+        be looked up keeps the others out."""
+        names = await asyncio.to_thread(spool.pending, None)
         self._waiting = len(names)
         self._later = {name: self._later[name] for name in names if name in self._later}
         self._passed = {name: self._passed[name] for name in names if name in self._passed}
         now = self._clock.monotonic()
-        return [name for name in names if self._later.get(name, (now, 0))[0] <= now >= self._passed.get(name, now)]
+        due = [name for name in names if self._later.get(name, (now, 0))[0] <= now >= self._passed.get(name, now)]
+        tried = [name for name in due if name in self._later or name in self._passed]
+        return [*[name for name in due if name not in set(tried)][:LISTED], *tried[:TRIED_AGAIN]]
 
     async def _load_domains(self) -> None:
         await self._open_store()
@@ -143,20 +155,38 @@ class IntakeDrain:
 
     async def _drain_some(self, spool: SpoolReader, names: Sequence[str]) -> None:
         batch, read_names = Batch(), list[str]()
-        for name in names:
+        rest = iter(names)
+        running: _Running = {}
+        try:
+            while True:
+                await self._start(spool, rest, running)
+                # What is read is saved before anything is waited for that takes long.
+                limit = SAVE_SECONDS if read_names else None
+                done = await _first_of(running, limit)
+                for task in done:
+                    name, entry = running.pop(task)
+                    read = task.result()
+                    if not (read.waits and self._is_awaited(name, entry)):
+                        batch.add(read.intake)
+                        read_names.append(name)
+                if read_names and (batch.is_full or not done):
+                    await self._save(spool, batch, read_names)
+                    batch, read_names = Batch(), []
+                elif not done:
+                    return
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _start(self, spool: SpoolReader, names: Iterator[str], running: _Running) -> None:
+        """Begin to read as many more as may be read at the same time."""
+        held = sum(len(entry.octets) for _, entry in running.values())
+        while len(running) < LOOKUPS and held < HELD_BYTES and (name := next(names, None)) is not None:
             entry = await asyncio.to_thread(spool.load, name)
-            if entry is None:
-                continue
-            read = await self._reader.read(entry)
-            if read.waits and self._is_awaited(name, entry):
-                continue
-            batch.add(read.intake)
-            read_names.append(name)
-            if batch.is_full:
-                await self._save(spool, batch, read_names)
-                batch, read_names = Batch(), []
-        if read_names:
-            await self._save(spool, batch, read_names)
+            if entry is not None:
+                held += len(entry.octets)
+                running[asyncio.create_task(self._reader.read(entry))] = name, entry
 
     def _is_awaited(self, name: str, entry: SpoolEntry) -> bool:
         """Whether the key is worth another try later, since DNS may be back by then."""
@@ -227,6 +257,14 @@ class IntakeDrain:
                     outcome(log, logging.INFO, "old received reports deleted, their sums stay", intakes=number)
             except StoreUnavailable as exc:
                 log.debug("old received reports not deleted yet: %s", exc)
+
+
+async def _first_of(running: _Running, timeout_seconds: float | None) -> Sequence["asyncio.Task[Read]"]:
+    """Those that have ended, in the order in which they came; none where there are none, or none ends in time."""
+    if not running:
+        return ()
+    done, _ = await asyncio.wait(running, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+    return [task for task in running if task in done]
 
 
 def tell(intake: ReceivedIntake, saved: SavedIntake) -> None:

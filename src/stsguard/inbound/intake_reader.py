@@ -37,16 +37,19 @@ class IntakeReader:
     def __init__(self, verifier: ReportVerifier, rules: IntakeRules) -> None:
         self._verifier = verifier
         self.rules = rules
+        self._taking_in = asyncio.Lock()
 
     async def read(self, entry: SpoolEntry) -> Read:
-        """What is to be stored of `entry`. What takes long is done beside the event loop."""
+        """What is to be stored of `entry`. What takes long is done beside the event loop, of several at the same time
+        all but what takes memory."""
         found: list[Read] = []
 
         async def work() -> None:
             verdict = UNSIGNED
             if entry.arrival.is_mail:
                 verdict = await self._verifier.verify(entry.octets, entry.arrival.received_at)
-            intake = await asyncio.to_thread(take_in, entry, verdict, self.rules)
+            async with self._taking_in:
+                intake = await asyncio.to_thread(take_in, entry, verdict, self.rules)
             found.append(Read(intake, verdict.status is DkimStatus.TEMPORARY))
 
         if not await supervised("reading a received report", work()):

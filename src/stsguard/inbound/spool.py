@@ -74,14 +74,16 @@ class Spool:
             SpoolFailed: it can't be made, or not be used.
         """
         with self._faults():
-            try:
-                self.directory.mkdir(mode=0o700, parents=True)
-            except FileExistsError:
+            if self.directory.exists():
                 return
+            # Under another name until its rights are right: killed in between, the next start finds it and goes on.
+            new = self.directory.with_name(f".{self.directory.name}{_NEW}")
+            new.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                self.directory.chmod(DIRECTORY_MODE)
+                new.chmod(DIRECTORY_MODE)
+                new.rename(self.directory)
             except OSError:
-                self.directory.rmdir()  # without setgid the daemon could not read what others put there
+                new.rmdir()  # without setgid the daemon could not read what others put there
                 raise
 
     def add(self, arrival: Arrival, octets: bytes) -> str:
@@ -128,8 +130,8 @@ class Spool:
                     rest = rest[file.write(rest) :]
             os.fsync(handle)
 
-    def pending(self, limit: int = LISTED) -> Sequence[str]:
-        """The names of up to `limit` entries, in about the order in which they came.
+    def pending(self, limit: int | None = LISTED) -> Sequence[str]:
+        """The names of up to `limit` entries, of None of all, in about the order in which they came.
 
         Raises:
             SpoolFailed: the directory can't be read.
@@ -176,7 +178,7 @@ class SpoolReader:
         self._spool = spool
         self._directory = spool.directory
 
-    def pending(self, limit: int = LISTED) -> Sequence[str]:
+    def pending(self, limit: int | None = LISTED) -> Sequence[str]:
         """As `Spool.pending`; what was begun and abandoned is removed on the way."""
         with self._spool._faults():
             for path in self._directory.iterdir():
