@@ -10,6 +10,7 @@ import pty
 import subprocess
 import sys
 import tempfile
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -482,3 +483,17 @@ def test_json_output_is_one_object(site: IntakeSite, tmp_path: Path) -> None:
         [f"{tmp_path}/nothing: No such file or directory"],
     )
     assert not (site.spool / SET_ASIDE).exists()
+
+
+def test_mbox_takes_no_memory_for_each_of_its_lines(tmp_path: Path) -> None:
+    box = tmp_path / "box.mbox"
+    box.write_bytes(b"From x Mon Mar  2 03:10:06 2026\n" + b"x\n" * 1_000_000)
+    tracemalloc.start()
+    try:
+        (item,) = items_in(box)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert item.octets is not None
+    assert len(item.octets) == 2_000_000
+    assert peak < 12_000_000

@@ -116,23 +116,22 @@ def _in_mbox(path: Path) -> Iterator[Item]:
     """Each mail of an mbox, its lines that begin with `>From ` as they were (mboxrd)."""
     written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     with path.open("rb") as file:
-        number, first, lines, size, blank = 0, b"", list[bytes](), 0, True
+        number, first, octets, blank = 0, b"", bytearray(), True
         for line in iter(lambda: file.readline(MAX_MESSAGE_BYTES), b""):
             if blank and line.startswith(b"From "):
                 if first:
                     number += 1
-                    yield _mbox_item(path, number, first, lines, written_at)
-                first, lines, size = line, [], 0
-            elif size <= MAX_MESSAGE_BYTES:  # what is longer is refused, by what there is of it
-                lines.append(line)
-                size += len(line)
+                    yield _mbox_item(path, number, first, octets, written_at)
+                first, octets = line, bytearray()
+            elif len(octets) <= MAX_MESSAGE_BYTES:  # what is longer is refused, by what there is of it
+                octets += line
             blank = not line.strip(b"\r\n")
         if first:
-            yield _mbox_item(path, number + 1, first, lines, written_at)
+            yield _mbox_item(path, number + 1, first, octets, written_at)
 
 
-def _mbox_item(path: Path, number: int, first: bytes, lines: list[bytes], written_at: datetime) -> Item:
-    octets = _QUOTED_FROM.sub(rb"\1", b"".join(lines))
+def _mbox_item(path: Path, number: int, first: bytes, collected: bytearray, written_at: datetime) -> Item:
+    octets = bytes(_QUOTED_FROM.sub(rb"\1", collected))
     if octets.endswith(b"\n\n"):
         octets = octets[:-1]  # the blank line is the mbox's
     elif octets.endswith(b"\r\n\r\n"):

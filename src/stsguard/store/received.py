@@ -17,7 +17,7 @@ from stsguard.store.instants import from_micros
 if TYPE_CHECKING:
     from stsguard.store.received_table import RawIntake
 
-UNREAD_AT_ONCE = 50  # with their octets
+UNREAD_AT_ONCE = 1  # with its octets, which may be 100 MiB
 DELETED_AT_ONCE = 200  # intakes in a transaction that other writes wait for
 
 

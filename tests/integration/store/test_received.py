@@ -228,6 +228,15 @@ async def test_what_could_not_be_read_is_kept_and_read_anew(stores: Stores, url:
     assert await stores.received.save_again(99, intake(better)) == SavedIntake(True)
 
 
+async def test_octets_to_be_read_anew_come_one_at_a_time(stores: Stores, url: str) -> None:
+    await save(stores, *[intake(octets=b"%d" % number, refusals=("not JSON",)) for number in range(3)])
+    found, last = [], 0
+    while entries := await stores.received.load_unread(last):
+        ((last, entry, _),) = entries
+        found.append(entry.octets)
+    assert sorted(found) == [b"0", b"1", b"2"]
+
+
 async def test_report_whose_key_is_found_at_last_counts_once(stores: Stores, url: str) -> None:
     waiting = Signer("temperror", "sender.example", "s1", "no answer")
     await save(stores, intake(document(standing=Standing.UNSIGNED), signer=waiting))
