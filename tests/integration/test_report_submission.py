@@ -20,13 +20,15 @@ from stsguard.core.unpack import Limits
 from stsguard.inbound import report_post
 from stsguard.inbound.report_post import BURST, READING_OF_ONE, ReportPost
 from stsguard.inbound.spool import Spool
+from tests import received
 from tests.integration.policy_hosting import PATH, PolicyHostAt, parse, policy_host, request
 from tests.integration.test_inbound_process import HOST, Inbound
 from tests.unit.hosting import HostingStore, hosted
 
 REPORTS = "/reports"
 LIMIT = 100_000
-JSON = json.dumps({"organization-name": "Example Inc.", "policies": []}).encode()
+DATES = {"start-datetime": "2026-03-01T00:00:00Z", "end-datetime": "2026-03-01T23:59:59Z"}
+JSON = json.dumps({"organization-name": "Example Inc.", "date-range": DATES, "policies": []}).encode()
 GZIP = gzip.compress(JSON)
 TWICE = gzip.compress(gzip.compress(b"{" + b" " * 3 * LIMIT))
 
@@ -83,6 +85,12 @@ async def test_rfc8460_5_4_a_report_is_in_the_spool_when_it_is_answered(
     assert arrival.media_type == media_type.partition(";")[0].lower()
 
 
+async def test_one_report_in_an_archive_is_enough(tmp_path: Path) -> None:
+    async with hosting(tmp_path) as at:
+        assert parse(await at.talk(post(received.archive_of(b"{}", JSON))))[0] == 201
+        assert parse(await at.talk(post(received.archive_of(b"{}", b"{x"))))[0] == 400
+
+
 async def test_a_chunked_body(tmp_path: Path) -> None:
     async with hosting(tmp_path) as at:
         head = request(
@@ -114,6 +122,9 @@ async def test_a_client_that_asks_first(tmp_path: Path) -> None:
         (post(b""), 400, b"it is empty"),
         (post(GZIP[:2] + b"rubbish"), 400, b"broken gzip"),
         (post(gzip.compress(GZIP)), 400, b"packed twice"),
+        (post(GZIP[: len(GZIP) // 2]), 400, b"This is no report"),
+        (post(b"{x", MEDIA_TYPE_JSON), 400, b"This is no report"),
+        (post(b"{}", MEDIA_TYPE_JSON), 400, b"neither policies nor a date-range"),
         (post(gzip.compress(b"{" + b" " * 3 * LIMIT)), 400, b"more than 200000 bytes in gzip"),
         (post(TWICE, MEDIA_TYPE_GZIP, "Content-Encoding: gzip"), 400, b"more than"),
         (post("{€".encode(), MEDIA_TYPE_JSON, "Content-Encoding: br"), 415, b"Content-Encoding"),
@@ -147,14 +158,14 @@ async def test_over_plain_http_only_from_the_web_server_in_front(tmp_path: Path)
         forwarded = post(GZIP, MEDIA_TYPE_GZIP, "X-Forwarded-For: 198.51.100.7, 192.0.2.9")
         assert parse(await at.talk_plainly(forwarded, unix=True))[0] == 201
         assert parse(await at.talk_plainly(post()))[0] == 201
-        assert [arrival.client for arrival, _ in spooled(tmp_path)] == ["192.0.2.9", "127.0.0.1"]
+        assert sorted(arrival.client for arrival, _ in spooled(tmp_path)) == ["127.0.0.1", "192.0.2.9"]
 
 
 async def test_one_client_gets_only_so_much_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_post, "RATE", 1e-6)
     async with hosting(tmp_path) as at:
 
-        async def by(address: str, body: bytes = b"{}") -> int:
+        async def by(address: str, body: bytes = JSON) -> int:
             sent = post(body, MEDIA_TYPE_JSON, f"X-Forwarded-For: {address}")
             answer = parse(await at.talk_plainly(sent, unix=True))
             assert (answer[0] == 429) == ("retry-after" in answer[1])
@@ -164,7 +175,7 @@ async def test_one_client_gets_only_so_much_at_once(tmp_path: Path, monkeypatch:
             assert await by("192.0.2.1") == 201
         assert [await by("192.0.2.1") for _ in range(2)][-1] == 429
         assert await by("192.0.2.2") == 201
-        large = b"{" + os.urandom(LIMIT - 1).hex().encode()[: LIMIT - 1]
+        large = JSON[:-1] + b', "x": "' + os.urandom(LIMIT // 2 - len(JSON)).hex().encode() + b'"}'
         answers = [await by(f"2001:db8::{number:x}", large) for number in range(1, 201)]  # one /64 is one client
         assert answers[0] == 201
         assert answers[-1] == 429

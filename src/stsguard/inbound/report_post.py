@@ -8,21 +8,22 @@
     429     this client has sent much in a short time; Retry-After says when to come again
     503     it can't be kept now; Retry-After as well
 
-Anybody may post, so a body is read only as far as bounds go, few at a time, and looked at no further than shows that it
-is JSON in one of the known packings: parsing it, and deciding whether it counts, is the intake's. A body is taken over
+Anybody may post, so a body is read only as far as bounds go, few at a time, and looked at no further than shows that a
+report can be read from it: deciding whether it counts is the intake's. A body is taken over
 TLS or from the web server in front, like policies. Bounds are those of one process; each worker has its own.
 """
 
 import asyncio
 import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 
 from stsguard.core.arrival import Arrival, Via
 from stsguard.core.errors import ReportInvalid, SpoolFailed, SpoolFull
 from stsguard.core.tlsrpt_report import MEDIA_TYPE_GZIP, MEDIA_TYPE_JSON
+from stsguard.core.tlsrpt_report_received import parse_received
 from stsguard.core.token_buckets import TokenBuckets
 from stsguard.core.unpack import Limits, unpack
 from stsguard.discovery.supervisor import supervised
@@ -47,7 +48,7 @@ posts = Counter("report_posts_total", "Reports submitted by POST, by what was an
 READING = 64  # bodies that come in at the same time
 READING_OF_ONE = 8  # from one client: slow ones don't keep the others out
 MAX_HELD_BYTES = 64 * 1024 * 1024  # of all bodies that are not kept yet
-LOOKING = 2  # bodies that are unpacked at the same time, each of which may hold [intake] max_decompressed
+LOOKING = 1  # bodies that are unpacked and read at the same time, each of which may hold [intake] max_decompressed
 BURST = 200.0  # reports of one client; a large sender has one a day for each of our domains
 RATE = 2.0  # and so many a second from then on
 BYTES_A_TOKEN = 65_536
@@ -189,10 +190,23 @@ class ReportPost:
         try:
             if encoded and media_type == MEDIA_TYPE_GZIP:
                 octets = _without_encoding(octets, self._limits.max_compressed)
-            unpack(octets, self._limits)
+            _check_reports(unpack(octets, self._limits).documents)
         except ReportInvalid as exc:
             raise _Refused(400, f"This is no report: {_ascii(str(exc))}.") from exc
         return octets
+
+
+def _check_reports(documents: Sequence[bytes]) -> None:
+    """Raises `ReportInvalid` with the reason where none of them is a report. 201 says "successfully received" (RFC 8460
+    §5.4): whoever is told so does not send it again."""
+    for number, document in enumerate(documents, 1):
+        try:
+            parse_received(document)
+        except ReportInvalid:
+            if number == len(documents):
+                raise
+        else:
+            return
 
 
 def _busy() -> _Refused:
