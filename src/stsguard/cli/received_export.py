@@ -8,6 +8,7 @@ strangers wrote is made safe for spreadsheets, which would take a text that begi
 import csv
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 ALL = "all"
 _FILE_MODE = 0o640
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
+# Where lists are separated by semicolons, spreadsheets split a row there, whatever is in quotes.
+_FORMULA_IN_TEXT = re.compile(r"""(;[\s"']*)(?=[=+\-@|%])""")
 _DETAIL = (
     *("result_type", "result_type_text", "mx_hostname", "receiving_mx_hostname", "receiving_mx_helo", "receiving_ip"),
     *("sending_mta_ip", "failure_reason_code", "additional_information"),
@@ -134,7 +137,8 @@ def _csv_detail(detail: "DetailRow") -> dict[str, object]:
 
 def csv_text(text: str) -> str:
     """A stranger's text for a cell: on one line, without control characters, and no formula."""
-    return f"'{shown}" if (shown := printable(text)).lstrip().startswith(_FORMULA) else shown
+    shown = _FORMULA_IN_TEXT.sub(r"\1'", printable(text))
+    return f"'{shown}" if shown.lstrip().startswith(_FORMULA) else shown
 
 
 @contextmanager
