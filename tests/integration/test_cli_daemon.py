@@ -91,6 +91,13 @@ async def test_lookup_shows_no_mx_hosts_that_were_not_looked_up(tmp_path: Path) 
         assert found.exit_code == 0
 
 
+async def test_lookup_does_not_say_absent_of_a_record_that_could_not_be_looked_up(tmp_path: Path) -> None:
+    async with admin_socket(tmp_path) as at:
+        at.world.resolver.fail("TXT", "_mta-sts.a.example")
+        found = await ask(at, "lookup", "a.example")
+        assert re.search(r"state +unknown, the look-up of its record failed\n", found.output), found.output
+
+
 async def test_verify_judges_by_dane_where_it_counts(tmp_path: Path) -> None:
     async with admin_socket(tmp_path) as at:
         host = f"mx.{NAME}"

@@ -101,6 +101,8 @@ async def test_dns_that_does_not_answer_is_exit_3(tmp_path: Path) -> None:
         refused = await site.run("add", NAME, "--mx-from-dns")
         assert refused.exit_code == 3
         assert "the record of a.example can't be looked up: " in refused.output
+        forced = await site.run("add", NAME, "--mx-from-dns", "--force", "now")
+        assert (forced.exit_code, "--force does not help here" in forced.output) == (3, True)
         assert "nothing is changed" in refused.output
 
 
@@ -134,6 +136,7 @@ async def test_dns_that_does_not_answer_is_exit_3(tmp_path: Path) -> None:
         (("retire", "b.example"), 1, "b.example is not hosted here"),
         (("retire", NAME), 1, "give --confirm a.example. Nothing was changed"),
         (("retire", NAME, "--confirm", "b.example"), 1, "'b.example' is not a.example; nothing was changed"),
+        (("edit", NAME, "--mx", "mx2.a.example", "--force", " "), 2, "say why; the reason is recorded"),
         (("remove", NAME), 2, "No such command"),
     ],
 )

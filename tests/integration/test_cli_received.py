@@ -300,6 +300,7 @@ def test_prune_deletes_what_is_old_and_says_so_before(site: Site) -> None:
         (("list", "--domain", "a b"), 2, "is not a label of a host name"),
         (("list", "--days", "3", "--since", "today"), 2, "give --days, or --since and --until"),
         (("summary", "--since", "2026-01-02", "--until", "2026-01-01"), 2, "--since 2026-01-02 is after --until"),
+        (("list", "--result-type", "nonsense"), 2, "'nonsense' is no result-type; there are starttls-not-supported, "),
         (("export", "--since", "soon"), 2, "'soon' is no day: write it as 2026-01-31"),
     ],
 )
@@ -308,6 +309,14 @@ def test_what_cant_be_done_is_refused_with_the_reason(
 ) -> None:
     ended = site.run(*arguments)
     assert (ended.code, words in ended.err) == (code, True), ended
+
+
+def test_filters_stand_in_the_help_in_their_order_and_days_are_taken_as_it_shows_them(site: Site) -> None:
+    shown = site.run("list", "--help").out
+    assert sorted(shown.index(f"  {name} ") for name in ("--domain", "--since", "--until", "--mx")) == [
+        shown.index(f"  {name} ") for name in ("--domain", "--since", "--until", "--mx")
+    ]
+    assert site.run("list", "--since", "YESTERDAY", "--until", "TODAY").code == 0
 
 
 def test_database_that_cant_be_used_is_exit_3(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_one_process_from_start_to_end(tmp_path: Path) -> None:
         daemon.process.terminate()
         assert daemon.process.wait(LIMIT_SECONDS) == 0
         log = daemon.log.read_text()
+        assert "stopping signal=SIGTERM" in log
         assert "Traceback" not in log
         assert "warning" not in log
 

@@ -377,7 +377,10 @@ def test_standard_input_that_can_t_be_kept_stays_with_the_mta(site: IntakeSite) 
         assert (done.returncode, done.stdout) == (EX_TEMPFAIL, b"")
         return done.stderr.decode()
 
-    assert refused() == f"the report can't be kept: {site.spool}: No such file or directory\n"
+    assert refused() == (
+        f"the report can't be kept: {site.spool}: No such file or directory; stsguard inbound makes the spool when it "
+        "starts\n"
+    )
     site.spool.touch()
     assert "Not a directory" in refused()
     site.spool.unlink()

@@ -148,4 +148,5 @@ def test_a_store_that_is_not_there_ends_with_no_stack(tmp_path: Path) -> None:
         assert running.process.wait(LIMIT_SECONDS) == 0
         log = running.log.read_text()
         assert "error policies can't be stored and end with this process" in log
+        assert "stopping signal=SIGTERM" in log
         assert "Traceback" not in log

@@ -101,6 +101,15 @@ def test_state_dir_that_cannot_be_made(tmp_path: Path, run: Run) -> None:
     assert (code, err) == (1, f"--state-dir {tmp_path}/file/x: can't be made: Not a directory\n")
 
 
+def test_config_check_takes_the_state_dir_and_makes_nothing(tmp_path: Path, run: Run) -> None:
+    file = write(tmp_path, "")
+    absent = tmp_path / "absent"
+    assert run("config", "check", "--config", str(file), "--state-dir", str(absent)) == (0, f"{file}: valid\n", "")
+    assert not absent.exists()
+    code, _, err = run("config", "check", "--config", str(file), "--state-dir", f"{tmp_path}/{'x' * 120}")
+    assert (code, "--state-dir" in err) == (1, True)
+
+
 def test_config_check_reads_the_overrides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "overrides.toml").write_text('["a.example"]\nexempt = false\n', encoding="utf-8")
     config = tmp_path / "stsguard.toml"

@@ -64,6 +64,9 @@ def test_a_change_is_read_and_nothing_else() -> None:
         await asyncio.sleep(2 * POLL_SECONDS)
         assert at.applied == [1, 2]
         assert at.watch.health().detail == "2 entries"
+        at.file.write({"a.example": {"exempt": True, "expires": date(2020, 1, 1)}, "b.example": {"exempt": True}})
+        await asyncio.sleep(2 * POLL_SECONDS)
+        assert at.watch.health().detail == "2 entries, 1 expired, ignored"
 
     watching(steps)
 

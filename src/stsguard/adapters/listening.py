@@ -30,8 +30,8 @@ def listen_inet(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as exc:
         listener.close()
-        hint = "another program listens there" if exc.errno == errno.EADDRINUSE else exc.strerror
-        raise ListenFailed(f"can't listen at inet:{host}:{port}: {hint}") from exc
+        where = f"inet:[{host}]:{port}" if ":" in host else f"inet:{host}:{port}"
+        raise ListenFailed(f"can't listen at {where}: {_inet_hint(exc, port)}") from exc
     return listener
 
 
@@ -70,6 +70,16 @@ def _remove_stale(path: Path) -> None:
             path.unlink()  # nobody answers: left over by a daemon that was killed
             return
     raise ListenFailed(f"can't listen at unix:{path}: another program listens there, perhaps stsguard already runs")
+
+
+def _inet_hint(exc: OSError, port: int) -> str:
+    match exc.errno:
+        case errno.EADDRINUSE:
+            return "another program listens there"
+        case errno.EACCES | errno.EPERM if port < 1024:
+            return "ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit gives; or name another port"
+        case _:
+            return exc.strerror or str(exc)
 
 
 def _hint(exc: OSError, path: Path) -> str:

@@ -86,7 +86,10 @@ class DomainWork:
         """
         found = await lookup_record(self.parts.resolver, policy_domain)
         if found.failed:
-            raise CouldNotCheck(f"the record of {policy_domain} can't be looked up: {found.detail}; nothing is changed")
+            useless = "; --force does not help here, since the MX hosts can't be seen either" if forced else ""
+            raise CouldNotCheck(
+                f"the record of {policy_domain} can't be looked up: {found.detail}; nothing is changed{useless}"
+            )
         record_id = found.record.record_id if found.record else None
         try:
             policy = await self.parts.fetcher.fetch(policy_domain)

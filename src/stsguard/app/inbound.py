@@ -82,7 +82,7 @@ class InboundDaemon:
         tell_of_settings(self._config)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._stop.set)
+            loop.add_signal_handler(signum, self._end, signum)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         listeners = self._listen()
         self._tell_of_challenges(listeners)
@@ -196,6 +196,10 @@ class InboundDaemon:
         where = ", ".join(self._where)
         outcome(log, logging.INFO, f"stsguard {__version__} serves policies", listen=where)
         systemd.notify("READY=1", f"STATUS=Serving policies at {where}")
+
+    def _end(self, signum: signal.Signals) -> None:
+        outcome(log, logging.INFO, "stopping", signal=signum.name)
+        self._stop.set()
 
     def _reload(self) -> None:
         systemd.notify_reloading()

@@ -81,6 +81,7 @@ async def _serve(config: Config) -> None:
         systemd.notify("READY=1", f"STATUS=Answering Postfix at {where}")
         watching = asyncio.create_task(feed_watchdog())
         await stop.wait()
+        outcome(log, logging.INFO, "stopping")
         systemd.notify("STOPPING=1")
         await end(watching)
         server.close()

@@ -134,7 +134,7 @@ class OutboundDaemon:
         self._declare_gauges()
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._stop.set)
+            loop.add_signal_handler(signum, self._end, signum)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with AsyncExitStack() as stack:
             if not await self.parts.tender.open_early():
@@ -181,6 +181,10 @@ class OutboundDaemon:
                 group.create_task(kept_up("DANE check", watched.run))
             if self._overrides is not None:
                 group.create_task(kept_up("overrides", self._overrides.run))
+
+    def _end(self, signum: signal.Signals) -> None:
+        outcome(log, logging.INFO, "stopping", signal=signum.name)
+        self._stop.set()
 
     def _reload(self) -> None:
         systemd.notify_reloading()

@@ -16,15 +16,17 @@ def config() -> None:
 
 @config.command(short_help="Check the configuration file.")
 @config_option
+@state_dir_option
 @json_option
-def check(config_file: Path, as_json: bool) -> None:
+def check(config_file: Path, state_dir: Path | None, as_json: bool) -> None:
     """Check the configuration file: exit 0 if the daemons would start with it, 1 with every mistake if not."""
     from stsguard.app.commands import check_files
-    from stsguard.config.load import ConfigProblems, load
+    from stsguard.config.load import ConfigProblems, load, with_state_dir
 
     present = config_file.exists()
     try:
-        problems = check_files(load(config_file))
+        found = load(config_file)
+        problems = check_files(found if state_dir is None else with_state_dir(found, state_dir))
     except ConfigProblems as exc:
         problems = exc.problems
     if as_json:

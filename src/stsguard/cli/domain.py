@@ -200,7 +200,8 @@ def _print_fetches(shown: "Shown") -> None:
     if not found.total:
         click.echo("\nfetched by  nobody in the last 90 days")
         return
-    click.echo(f"\nfetched {found.total} times on {found.days} of the last 90 days, last on {found.last_day}")
+    often = "once" if found.total == 1 else f"{found.total} times"
+    click.echo(f"\nfetched {often} on {found.days} of the last 90 days, last on {found.last_day}")
     for title, top in (("network", found.networks), ("user agent", found.user_agents)):
         print_rows([(str(count), name or "(none)") for name, count in top], ("", title))
 

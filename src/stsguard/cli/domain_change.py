@@ -21,6 +21,7 @@ from stsguard.cli.domain_text import (
     not_hosted,
     plain_domain,
     read_domain_config,
+    reason_value,
     stamp,
     try_or_end,
 )
@@ -42,7 +43,14 @@ confirm_option = click.option("--confirm", metavar="DOMAIN", help="The domain's 
 @mx_option
 @from_dns_option
 @click.option("--alias-of", callback=domain_value, metavar="DOMAIN", help="Follow the policy of this hosted domain.")
-@click.option("--force", "forced", default="", metavar="REASON", help="Begin though the live policy can't be fetched.")
+@click.option(
+    "--force",
+    "forced",
+    default="",
+    metavar="REASON",
+    callback=reason_value,
+    help="Begin though the live policy can't be fetched.",
+)
 @common_options
 def add(
     policy_domain: "Domain",
@@ -92,7 +100,9 @@ def add(
 @click.option("--add-mx", multiple=True, callback=mx_values, metavar="HOST", help="Permit this one as well.")
 @click.option("--remove-mx", multiple=True, callback=mx_values, metavar="HOST", help="No longer permit this one.")
 @click.option("--plan", "only_plan", is_flag=True, help="Change nothing; print the safe order with its dates.")
-@click.option("--force", "forced", default="", metavar="REASON", help="Change it though mail may bounce.")
+@click.option(
+    "--force", "forced", default="", metavar="REASON", callback=reason_value, help="Change it though mail may bounce."
+)
 @common_options
 def edit(
     policy_domain: "Domain",
@@ -142,7 +152,14 @@ def _only_later(changed: "Changed") -> str:
 @domain_argument
 @click.argument("wanted_mode", metavar="enforce|testing", type=click.Choice(["enforce", "testing"]))
 @confirm_option
-@click.option("--force", "forced", default="", metavar="REASON", help="Enforce though it is not ready; recorded.")
+@click.option(
+    "--force",
+    "forced",
+    default="",
+    metavar="REASON",
+    callback=reason_value,
+    help="Enforce though it is not ready; recorded.",
+)
 @common_options
 def mode(
     policy_domain: "Domain",

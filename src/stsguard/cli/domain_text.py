@@ -36,6 +36,13 @@ def domain_value(_ctx: click.Context, _param: click.Parameter, value: str | None
     return None if value is None else parse_domain(value)
 
 
+def reason_value(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """For --force: a reason that is given has to say something, since it is recorded."""
+    if not value.strip() and _ctx.get_parameter_source("forced") is not click.core.ParameterSource.DEFAULT:
+        raise click.BadParameter("say why; the reason is recorded")
+    return value.strip()
+
+
 def mx_values(_ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> "tuple[MxPattern, ...]":
     """For a click option that is an `mx` value; one option may have several, with commas or blanks."""
     from stsguard.core.errors import PolicyInvalid

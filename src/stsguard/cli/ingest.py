@@ -65,12 +65,17 @@ def _keep_standard_input(config_file: Path, state_dir: Path | None, recipient: s
     """Whatever goes wrong, the mail must stay with the MTA: any other exit makes it bounce."""
     try:
         from stsguard.app.keeping import keep_standard_input
+        from stsguard.core.errors import SpoolFailed
 
         octets = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
         if not octets:
             fail("nothing on standard input", EX_TEMPFAIL)
         config = read_config(config_file, state_dir=state_dir, code=EX_TEMPFAIL)
-        keep_standard_input(config, octets, recipient=recipient, client=client)
+        try:
+            keep_standard_input(config, octets, recipient=recipient, client=client)
+        except SpoolFailed as exc:
+            hint = "" if config.intake.spool.exists() else "; stsguard inbound makes the spool when it starts"
+            fail(f"the report can't be kept: {exc}{hint}", EX_TEMPFAIL)
     except click.exceptions.Exit:
         raise
     except Exception as exc:  # noqa: BLE001 (see above; the message is all that the MTA logs)

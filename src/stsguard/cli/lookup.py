@@ -124,7 +124,7 @@ def _print_sts(found: Plain, sts: Plain) -> None:
     policy = found.get("policy") or sts.get("policy") or {}
     print_fields(
         {
-            "state": sts["status"],
+            "state": "unknown, the look-up of its record failed" if sts.get("lookup_failed") else sts["status"],
             "detail": sts["detail"],
             "mode": policy.get("mode"),
             "mx": policy.get("mx"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stsguard.cli.options import config_option, json_option, read_config, refuse
+from stsguard.cli.options import config_option, json_option, read_config, refuse, state_dir_option
 
 if TYPE_CHECKING:
     from stsguard.config.model import Config
@@ -42,7 +42,8 @@ _SHOWN = (
     help="A configuration directory of Postfix; may be repeated.  [default: those of `postmulti -l`]",
 )
 @json_option
-def postfix(config_file: Path, directories: tuple[Path, ...], as_json: bool) -> None:
+@state_dir_option
+def postfix(config_file: Path, directories: tuple[Path, ...], as_json: bool, state_dir: Path | None) -> None:
     """Read the Postfix installed here; print the lines to add and what is wrong today, each with its reason.
 
     Nothing is changed. Exit 0: nothing to do; 1: something to change; 3: Postfix can't be read.
@@ -51,7 +52,7 @@ def postfix(config_file: Path, directories: tuple[Path, ...], as_json: bool) -> 
     from stsguard.core.errors import PostfixUnreadable
     from stsguard.core.postfix_advice import advise
 
-    config = read_config(config_file, code=EXIT_UNREADABLE)
+    config = read_config(config_file, state_dir=state_dir, code=EXIT_UNREADABLE, make_state_dir=False)
     listen, by_systemd = _listen(config)
     try:
         found = read_postfix(

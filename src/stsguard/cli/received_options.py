@@ -28,7 +28,7 @@ MAX_CELL = 60
 
 def filter_options(command: F) -> F:
     """--domain, --reporter, --since, --until, --days, --result-type, --mx; the function gets `**chosen`."""
-    for option in (
+    options = (
         click.option("--domain", "policy_domain", callback=domain_value, help="Only sessions of this policy domain."),
         click.option("--reporter", help="Only what this one reports: the d= of its signature."),
         click.option("--since", type=Day(), help="From this UTC day on."),
@@ -38,11 +38,26 @@ def filter_options(command: F) -> F:
             type=click.IntRange(1, 36500),
             help=f"The last so many days, today included.  [default: {DEFAULT_DAYS}, without --since and --until]",
         ),
-        click.option("--result-type", help="Only with failures of this result-type of RFC 8460 §4.3, or unknown."),
+        click.option(
+            "--result-type",
+            callback=_result_type,
+            help="Only with failures of this result-type of RFC 8460 §4.3, or unknown.",
+        ),
         click.option("--mx", "mx_hostname", callback=domain_value, help="Only with failures at this MX host."),
-    ):
+    )
+    for option in reversed(options):  # the help has the one applied last first
         command = option(command)
     return command
+
+
+def _result_type(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    from stsguard.core.errors import ResultType
+    from stsguard.core.received_record import UNKNOWN_RESULT
+
+    known = [*(each.value for each in ResultType), UNKNOWN_RESULT]
+    if value is None or value.strip().lower() in known:
+        return value
+    raise click.BadParameter(f"{value!r} is no result-type; there are {', '.join(known)}")
 
 
 def group_option(*names: str) -> Callable[[F], F]:

@@ -32,8 +32,8 @@ class Day(DayType):
         if isinstance(value, date):
             return value
         named = {"today": today, "yesterday": today - timedelta(days=1)}
-        if value in named:
-            return named[str(value)]
+        if (word := str(value).lower()) in named:  # the help shows them in capitals
+            return named[word]
         try:
             return date.fromisoformat(str(value))
         except ValueError:

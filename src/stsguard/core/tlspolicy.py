@@ -85,11 +85,13 @@ class StsStatus(StrEnum):
 
 @dataclass(slots=True, unsafe_hash=True)  # not frozen: see `dane.Answer`
 class StsState:
-    """The MTA-STS half of the evidence; `policy` only with IN_FORCE. `detail` says why, for the admin."""
+    """The MTA-STS half of the evidence; `policy` only with IN_FORCE. `detail` says why, for the admin, and
+    `lookup_failed` that nobody knows whether there is a record; it decides nothing."""
 
     status: StsStatus
     policy: Policy | None = None
     detail: str = ""
+    lookup_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

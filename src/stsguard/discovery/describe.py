@@ -170,6 +170,7 @@ def plain_demand(destination: Destination, demand: Demand, results: Results, *, 
         "sts": {
             "status": demand.sts.status.value,
             "detail": demand.sts.detail,
+            "lookup_failed": demand.sts.lookup_failed,
             "policy": demand.sts.policy and plain_policy(demand.sts.policy),
         },
         "mx": mx,

@@ -151,7 +151,7 @@ async def explain(
         sts = StsState(StsStatus.IN_FORCE, known.cached.policy, _compare(known.cached, found))
         trace.add("cached policy", next_hop, sts.detail, time.perf_counter())
     elif found.record is None:
-        sts = StsState(StsStatus.ABSENT, detail=found.detail)
+        sts = StsState(StsStatus.ABSENT, detail=found.detail, lookup_failed=found.failed)
     else:
         try:
             sts = StsState(StsStatus.IN_FORCE, await TracingFetcher(fetcher, trace).fetch(next_hop))

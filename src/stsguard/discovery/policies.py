@@ -218,11 +218,12 @@ class PolicyCache:
         # A failed look-up tells nothing: with the store unreadable too, a policy in force may be unknown to us.
         hidden = found.failed and not readable
         status = StsStatus.STORE_UNREADABLE if hidden else StsStatus.ABSENT
+        state = StsState(status, detail=found.detail, lookup_failed=found.failed)
         seconds = STORE_RETRY_SECONDS if hidden else negative_ttl_seconds(found.ttl)
         level = logging.WARNING if found.failed or hidden else logging.DEBUG
         if log.isEnabledFor(level):
             outcome(log, level, "no policy", policy_domain=policy_domain, reason=found.detail, seconds=int(seconds))
-        return self._keep(policy_domain, NegativeEntry(StsState(status, detail=found.detail), self._after(seconds)))
+        return self._keep(policy_domain, NegativeEntry(state, self._after(seconds)))
 
     def remember_failure(self, policy_domain: Domain, failed: NegativeEntry, *, readable: bool) -> StateUntil:
         """There is a record, but no policy to be had."""

@@ -84,4 +84,7 @@ class OverrideWatch:
         """Whether the file as it is now is in force."""
         if self.problem is not None:
             return PartHealth(PartState.FAILED, f"the old overrides stay in force: {self.problem}")
-        return PartHealth(PartState.OK, f"{len(self._overrides)} entries")
+        gone = sum(1 for _ in self._overrides.expired(self._clock.now().date()))
+        return PartHealth(
+            PartState.OK, f"{len(self._overrides)} entries" + (f", {gone} expired, ignored" if gone else "")
+        )
