@@ -17,6 +17,7 @@ from stsguard.app.ingest_items import Item, finish, items_in
 from stsguard.app.ingest_readers import FoundQueue, read_chunks
 from stsguard.app.ingest_reading import ItemReader, ReadItem, build_item_reader
 from stsguard.app.intake import build_rules
+from stsguard.app.serving import end
 from stsguard.config.model import Config
 from stsguard.core.received_record import Fate, ReceivedIntake, SavedIntake, Standing
 from stsguard.core.taking_in import IntakeRules
@@ -29,6 +30,7 @@ CHUNK_BYTES = 4 * 1024 * 1024
 FEW = 200  # items that are not worth other processes
 MAX_WORKERS = 4  # one process stores as fast as a few can read
 MAX_TOLD = 20
+BATCH_ITEMS = 1000  # a transaction of half a second; the more at once, the less is written of each index
 
 
 @dataclass(slots=True)
@@ -109,15 +111,11 @@ async def _ingest(
         rules = await _rules(config, stores, trusted=trusted)
         saver = _Saver(stores.received, progress)
         chunks = _chunks(item for path in paths for item in items_in(path, saver.summary.add_unusable))
-        first = list(islice(chunks, FEW // CHUNK_ITEMS))
-        number = workers or min(MAX_WORKERS, os.cpu_count() or 1)
-        if len(first) < FEW // CHUNK_ITEMS and workers is None:
-            reader = build_item_reader(config, rules)
-            for chunk in first:
-                await _read_here(reader, chunk, saver)
-        else:
-            await _read_beside(config, rules, number, chain(first, chunks), saver)
-        await saver.flush()
+        try:
+            await _read(config, rules, chunks, saver, workers)
+            await saver.store_rest()
+        finally:
+            await saver.give_up()
     return saver.summary
 
 
@@ -162,17 +160,19 @@ async def _rules(config: Config, stores: Stores, *, trusted: bool) -> IntakeRule
 
 
 class _Saver:
-    """Stores what was read, in batches, and then has done with the items."""
+    """Stores what was read, in batches, and then has done with the items. While one batch is stored the next is
+    gathered; there are never more than these two."""
 
     def __init__(self, store: ReceivedStoreSql, progress: Callable[[int], None]) -> None:
         self.summary = Summary()
         self._store = store
         self._progress = progress
-        self._batch = Batch()
+        self._batch = Batch(BATCH_ITEMS)
         self._items: list[Item] = []
+        self._storing: asyncio.Task[None] | None = None
 
     async def add(self, item: Item, read: ReadItem) -> None:
-        """Take over one; a batch that is full is stored.
+        """Take over one; a batch that is full begins to be stored.
 
         Raises:
             StoreUnavailable: the database can't be used.
@@ -185,18 +185,33 @@ class _Saver:
         self._batch.add(read.intake)
         self._items.append(item)
         if self._batch.is_full:
-            await self.flush()
+            await self._begin_to_store()
 
-    async def flush(self) -> None:
-        """Store what there is.
+    async def _begin_to_store(self) -> None:
+        await self._stored()
+        self._storing = asyncio.create_task(self._store_batch(self._batch, self._items))
+        self._batch, self._items = Batch(BATCH_ITEMS), []
+
+    async def _stored(self) -> None:
+        storing, self._storing = self._storing, None
+        if storing is not None:
+            await storing
+
+    async def store_rest(self) -> None:
+        """Store what there is; all is stored when this returns.
 
         Raises:
             StoreUnavailable: the database can't be used.
         """
-        batch, items = self._batch, self._items
-        self._batch, self._items = Batch(), []
-        if not items:
-            return
+        await self._begin_to_store()
+        await self._stored()
+
+    async def give_up(self) -> None:
+        """Begin nothing any more."""
+        if self._storing is not None:
+            await end(self._storing)
+
+    async def _store_batch(self, batch: Batch, items: Sequence[Item]) -> None:
         saved = await save_batch(self._store, batch.intakes)
         for item, (intake, done) in zip(items, saved, strict=True):
             self.summary.add(item.label, intake, done)
@@ -205,6 +220,20 @@ class _Saver:
             except OSError as exc:
                 self.summary.problems.append(f"{item.label}: taken in, but not moved to cur: {exc.strerror}")
         self._progress(len(items))
+
+
+async def _read(
+    config: Config, rules: IntakeRules, chunks: Iterator[list[Item]], saver: _Saver, workers: int | None
+) -> None:
+    """Few in this process, many in others."""
+    first = list(islice(chunks, FEW // CHUNK_ITEMS))
+    if len(first) < FEW // CHUNK_ITEMS and workers is None:
+        reader = build_item_reader(config, rules)
+        for chunk in first:
+            await _read_here(reader, chunk, saver)
+        return
+    number = workers or min(MAX_WORKERS, os.cpu_count() or 1)
+    await _read_beside(config, rules, number, chain(first, chunks), saver)
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -227,7 +256,6 @@ async def _read_here(reader: ItemReader, chunk: Sequence[Item], saver: _Saver) -
         found = await reader.read_some(chunk)
         for item, read in zip(chunk, found, strict=False):
             await saver.add(item, read)
-        await saver.flush()
         chunk = chunk[len(found) :]
 
 
@@ -261,5 +289,3 @@ async def _save_all(found: FoundQueue, saver: _Saver) -> None:
     while some := await found.get():
         for item, read in some:
             await saver.add(item, read)
-        if found.empty():
-            await saver.flush()

@@ -58,10 +58,12 @@ class IntakeReader:
 
 
 class Batch:
-    """Entries that were read and go into the database in one transaction, bounded in what they take of memory."""
+    """Entries that were read and go into the database in one transaction, `limit` of them at most, and bounded in what
+    they take of memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = BATCH_INTAKES) -> None:
         self.intakes: list[ReceivedIntake] = []
+        self._limit = limit
         self._bytes = 0
         self._rows = 0
 
@@ -74,7 +76,7 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Whether it is time to write them."""
-        return len(self.intakes) >= BATCH_INTAKES or self._bytes >= BATCH_BYTES or self._rows >= BATCH_ROWS
+        return len(self.intakes) >= self._limit or self._bytes >= BATCH_BYTES or self._rows >= BATCH_ROWS
 
 
 def weight(intake: ReceivedIntake) -> int:
