@@ -380,7 +380,10 @@ def received_report(data: bytes) -> None:
 def received_mail(data: bytes) -> None:
     """A mail with reports in it (RFC 8460 §5.3)."""
     from stsguard.core.received_mail import MAX_REPORTS, find_reports
+    from stsguard.core.vouching import doubt
 
+    for signed in (True, False):
+        assert doubt(data, content_type_signed=signed).isprintable()
     found = find_reports(data)
     assert len(found.parts) <= MAX_REPORTS
     header = found.header

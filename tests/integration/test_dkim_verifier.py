@@ -50,8 +50,13 @@ async def verify(
 )
 async def test_signed_with_rsa(tags: str) -> None:
     verdict = await verify(signed(), txt(published(rsa_key(), tags)))
-    assert verdict == DkimVerdict(DkimStatus.PASS, verdict.domain, SELECTOR, "", True, True)
+    assert verdict == DkimVerdict(DkimStatus.PASS, verdict.domain, SELECTOR, "", True, True, content_type_signed=True)
     assert (verdict.reporter, verdict.counts) == ("mail.example.com", True)
+
+
+async def test_whether_content_type_is_signed_is_told() -> None:
+    verdict = await verify(signed_otherwise(), txt(KEY))
+    assert (verdict.counts, verdict.content_type_signed) == (True, False)
 
 
 async def test_signed_with_ed25519() -> None:

@@ -78,6 +78,12 @@ def test_which_of_several_signatures_decides(
     assert (verdict.status, verdict.domain) == chosen
 
 
+def test_of_two_valid_signatures_the_one_that_covers_content_type_decides() -> None:
+    covering = SignatureResult(PASS, Domain("mail.example.com"), "sel", content_type_signed=True)
+    verdict = decide(result(PASS), covering)
+    assert (verdict.domain, verdict.content_type_signed) == ("mail.example.com", True)
+
+
 def test_only_a_valid_signature_counts() -> None:
     for status in (FAIL, TEMPORARY, NONE):
         verdict = decide(result(status, reason="why"))

@@ -66,6 +66,15 @@ def test_rfc8460_3_mail_without_a_valid_aligned_signature_does_not_count(verdict
     assert intake.signer.status == verdict.status.value
 
 
+def test_rfc6376_8_15_a_mail_whose_structure_is_not_signed_does_not_count() -> None:
+    intake = taken(
+        b"Content-Type: multipart/mixed; boundary=b1\r\n" + report_mail(), replace(PASS, content_type_signed=True)
+    )
+    assert [(each.standing, each.reporter) for each in intake.documents] == [(Standing.UNSIGNED, "")]
+    assert (intake.signer.status, intake.signer.aligned) == ("pass", False)
+    assert "Content-Type twice" in intake.signer.reason
+
+
 def test_forwarded_report_is_vouched_for_by_nobody() -> None:
     outer = b"From: me@sender.example\r\nContent-Type: message/rfc822\r\n\r\n" + report_mail()
     assert [each.standing for each in taken(outer).documents] == [Standing.UNSIGNED]

@@ -154,7 +154,8 @@ def _verify(
     hashes: dict[bool, bytes],
 ) -> SignatureResult:
     def result(status: DkimStatus, reason: str = "") -> SignatureResult:
-        return SignatureResult(status, signature.domain, signature.selector, reason)
+        covers = b"content-type" in signature.signed_fields
+        return SignatureResult(status, signature.domain, signature.selector, reason, covers)
 
     if isinstance(answer, LookupFailed):
         status = DkimStatus.FAIL if answer.reason in _UNUSABLE else DkimStatus.TEMPORARY

@@ -27,12 +27,14 @@ class DkimStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignatureResult:
-    """What came of one signature. `domain` is d=, None where it can't be read; `reason` is empty where it is valid."""
+    """What came of one signature. `domain` is d=, None where it can't be read; `reason` is empty where it is valid;
+    `content_type_signed` says whether h= has Content-Type."""
 
     status: DkimStatus
     domain: Domain | None
     selector: str
     reason: str = ""
+    content_type_signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,9 @@ class DkimVerdict:
     """What is to be believed of a report's origin.
 
     `organization` is the organisational domain of d=, None where there is none. `domain` (d=) and `selector` (s=) are
-    those of the signature that decided, None and empty where there is none. `submitter_aligned` is None where the mail
-    has no TLS-Report-Submitter. `reason` is one line of at most `MAX_REASON_LENGTH` characters, empty only where all is
-    well.
+    those of the signature that decided, None and empty where there is none. `content_type_signed` says whether that
+    signature covers Content-Type, and with it where the parts begin. `submitter_aligned` is None where the mail has no
+    TLS-Report-Submitter. `reason` is one line of at most `MAX_REASON_LENGTH` characters, empty only where all is well.
     """
 
     status: DkimStatus
@@ -52,6 +54,7 @@ class DkimVerdict:
     from_aligned: bool
     submitter_aligned: bool | None
     organization: Domain | None = field(default=None, compare=False)
+    content_type_signed: bool = False
 
     @property
     def reporter(self) -> Domain | None:
@@ -86,7 +89,7 @@ def _rank(verdict: DkimVerdict) -> int:
     aligned = verdict.from_aligned and verdict.submitter_aligned is not False
     match verdict.status:
         case DkimStatus.PASS:
-            return 5 if aligned else 3
+            return (6 if verdict.content_type_signed else 5) if aligned else 3
         case DkimStatus.TEMPORARY:
             return 4 if aligned else 2
         case DkimStatus.FAIL:
@@ -108,7 +111,14 @@ def _verdict(result: SignatureResult, from_address: str, submitter: str, suffixe
     bounded = reason if len(reason) <= MAX_REASON_LENGTH else reason[: MAX_REASON_LENGTH - 3] + "..."
     organization = suffixes.organizational_domain(result.domain) if result.domain is not None else None
     return DkimVerdict(
-        result.status, result.domain, result.selector, bounded, from_aligned, submitter_aligned, organization
+        result.status,
+        result.domain,
+        result.selector,
+        bounded,
+        from_aligned,
+        submitter_aligned,
+        organization,
+        result.content_type_signed,
     )
 
 

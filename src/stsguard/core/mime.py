@@ -128,6 +128,16 @@ def _delimiters(body: bytes, mark: bytes) -> Iterator[tuple[int, int, bool]]:
         yield end, min(found.end() + 1, len(body)), found[1] is not None
 
 
+def without_envelope_line(message: bytes) -> bytes:
+    """`message` without the first line that mbox puts before it."""
+    return message.partition(b"\n")[2] if message.startswith((b"From ", b">From ")) else message
+
+
+def head_of(data: bytes) -> bytes:
+    """The header, as far as `split` reads it."""
+    return data[: min(len(data) - len(split(data)[1]), MAX_HEADER_BYTES)]
+
+
 def split(data: bytes) -> tuple[Header, bytes]:
     """The header fields in `WANTED`, the first of each and unfolded, and the body."""
     if data.startswith((b"\n", b"\r\n")):

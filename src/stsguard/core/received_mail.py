@@ -13,7 +13,7 @@ from email.header import decode_header, make_header
 from email.utils import getaddresses, parsedate_to_datetime
 
 from stsguard.core.errors import ReportInvalid
-from stsguard.core.mime import Header, Leaf, Walk, content_type, decoded, from_base64, split
+from stsguard.core.mime import Header, Leaf, Walk, content_type, decoded, from_base64, split, without_envelope_line
 from stsguard.core.received_report import Notes, ReceivedWarning, WarningCode
 from stsguard.core.syntax import quoted
 from stsguard.core.tlsrpt_report import MEDIA_TYPE_GZIP, MEDIA_TYPE_JSON
@@ -72,9 +72,7 @@ class ReceivedMail:
 
 def mail_header(message: bytes) -> MailHeader:
     """The header of a mail alone, whatever is in it."""
-    if message.startswith((b"From ", b">From ")):  # the first line of mbox
-        message = message.partition(b"\n")[2]
-    return _mail_header(split(message)[0])
+    return _mail_header(split(without_envelope_line(message))[0])
 
 
 def find_reports(message: bytes) -> ReceivedMail:
@@ -85,10 +83,8 @@ def find_reports(message: bytes) -> ReceivedMail:
     """
     if len(message) > MAX_MESSAGE_BYTES:
         raise ReportInvalid(f"a mail of {len(message)} bytes, and {MAX_MESSAGE_BYTES} are looked at")
-    if message.startswith((b"From ", b">From ")):  # the first line of mbox
-        message = message.partition(b"\n")[2]
     notes = Notes()
-    header, body = split(message)
+    header, body = split(without_envelope_line(message))
     outer = _mail_header(header)
     labelled: list[ReportPart] = []
     others: list[ReportPart] = []

@@ -8,10 +8,10 @@ forwarded is in another mail than the one that is signed, so nobody vouches for 
 import hashlib
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stsguard.core.arrival import SpoolEntry, Via
-from stsguard.core.dkim_verdict import DkimVerdict
+from stsguard.core.dkim_verdict import MAX_REASON_LENGTH, DkimVerdict
 from stsguard.core.errors import ReportInvalid
 from stsguard.core.received_mail import MailHeader, ReportPart, find_reports
 from stsguard.core.received_record import (
@@ -25,6 +25,7 @@ from stsguard.core.received_record import (
 from stsguard.core.received_report import ReceivedReport, ReceivedWarning
 from stsguard.core.tlsrpt_report_received import MAX_DETAILS, MAX_POLICIES, parse_received
 from stsguard.core.unpack import DEFAULT_LIMITS, Limits, unpack
+from stsguard.core.vouching import doubt
 from stsguard.names import MAX_NAME_OCTETS, Domain, NameInvalid
 
 NO_REPORT = "no report in the mail"
@@ -106,7 +107,7 @@ def take_in(entry: SpoolEntry, verdict: DkimVerdict, rules: IntakeRules) -> Rece
     refusals: list[str] = []
     sources: Sequence[_Source]
     if arrival.is_mail:
-        signer = _signer(verdict)
+        verdict, signer = _vouched(octets, verdict)
         mail, sources = _of_mail(octets, verdict, refusals)
     else:
         standing, kind = _unsigned_standing(arrival.via, rules)
@@ -146,8 +147,12 @@ def _unsigned_standing(via: Via, rules: IntakeRules) -> tuple[Standing, str]:
     return (Standing.COUNTED, "vouched file") if rules.trust_files else (Standing.UNVOUCHED, "file")
 
 
-def _signer(verdict: DkimVerdict) -> Signer:
-    return Signer(
+def _vouched(octets: bytes, verdict: DkimVerdict) -> tuple[DkimVerdict, Signer]:
+    """The verdict as it counts for what is read in the mail, and what is told of it."""
+    reason = doubt(octets, content_type_signed=verdict.content_type_signed) if verdict.counts else ""
+    if reason:
+        verdict = replace(verdict, from_aligned=False, reason=reason[:MAX_REASON_LENGTH])
+    return verdict, Signer(
         status=verdict.status.value,
         domain=str(verdict.domain or ""),
         selector=verdict.selector,
