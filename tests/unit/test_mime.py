@@ -111,6 +111,13 @@ def test_rfc2046_5_1_1_blanks_may_follow_a_boundary_within_bounds() -> None:
 def test_bounds() -> None:
     leaves, told = walked(B + b"--b\n\nx\n" * (MAX_PARTS + 9) + b"--b--")
     assert (len(leaves), told) == (MAX_PARTS, ["parts-left-out"])
+    inner = (
+        b"--c\nContent-Type: multipart/mixed; boundary=b\n\n"
+        + b"--b\n\nx\n" * (MAX_PARTS + 9)
+        + b"--b--\n--c\n\ny\n--c--"
+    )
+    leaves, told = walked(B.replace(b"=b", b"=c") + inner)
+    assert (len(leaves), told) == (MAX_PARTS, ["parts-left-out"])
     (deepest,), _ = walked(b"Content-Type: message/rfc822\n\n" * 100 + b"Subject: x\n\ny")
     assert deepest.depth == MAX_DEPTH
 
