@@ -17,7 +17,6 @@ from stsguard.adapters.policy_fetch import FETCHES, HttpsPolicyFetcher
 from stsguard.adapters.policy_fetch.connecting import NoRoute, choose_addresses, failure_of, most_telling
 from stsguard.adapters.policy_fetch.response import PolicyResponse
 from stsguard.adapters.policy_fetch.tls import TlsConnection
-from stsguard.adapters.policy_fetch.turns import Turns
 from stsguard.core.addresses import AddressGuard
 from stsguard.core.errors import FetchReason, LookupReason, PolicyFetchFailed
 from stsguard.names import Domain
@@ -139,7 +138,7 @@ async def test_no_error_of_ssl_gets_through(cls: type[ssl.SSLError]) -> None:
     with ours, theirs:
         context = Raising(exc)
         tls = TlsConnection(ours, context, Domain(POLICY_HOST), max_received_octets=1)  # type: ignore[arg-type]  # a fake
-        for operation in (lambda: tls.handshake(Turns()), tls.receive, lambda: tls.send(b"x")):
+        for operation in (tls.handshake, tls.receive, lambda: tls.send(b"x")):
             with pytest.raises(PolicyFetchFailed):
                 await operation()
 

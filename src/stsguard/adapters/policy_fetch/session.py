@@ -8,7 +8,6 @@ from ipaddress import IPv4Address, IPv6Address
 from stsguard.adapters.policy_fetch.connecting import connect
 from stsguard.adapters.policy_fetch.response import PolicyResponse
 from stsguard.adapters.policy_fetch.tls import MAX_OVERHEAD_OCTETS, TlsConnection
-from stsguard.adapters.policy_fetch.turns import Turns
 from stsguard.names import Domain
 
 IPAddress = IPv4Address | IPv6Address
@@ -24,7 +23,6 @@ class PolicyHostSessions:
         self._context = context
         self._max_size = max_size_bytes
         self._port = port
-        self._turns = Turns()
 
     async def connect(self, policy_host: Domain, address: IPAddress, note: Callable[[str], None]) -> TlsConnection:
         """A session with the Policy Host at that address, the handshake done; `note` is told what is going on.
@@ -40,7 +38,7 @@ class PolicyHostSessions:
             note(f"TLS handshake with {where}")
             limit = MAX_OVERHEAD_OCTETS + 4 * self._max_size
             tls = stack.enter_context(TlsConnection(sock, self._context, policy_host, max_received_octets=limit))
-            await tls.handshake(self._turns)
+            await tls.handshake()
             stack.pop_all()
             return tls
 

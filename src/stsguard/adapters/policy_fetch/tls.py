@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from stsguard.adapters.policy_fetch.turns import Turns
 from stsguard.core.errors import FetchReason, OperatorError, PolicyFetchFailed
 from stsguard.names import Domain
 
@@ -122,14 +121,14 @@ class TlsConnection:
         self._unwatch()
         self._sock.close()
 
-    async def handshake(self, turns: Turns) -> None:
-        """Our last message goes with the request, or not at all where nothing is asked. Each step takes one of `turns`.
+    async def handshake(self) -> None:
+        """Our last message goes with the request, or not at all where nothing is asked.
 
         Raises:
             PolicyFetchFailed: CERTIFICATE_… or TLS_FAILED.
         """
         try:
-            await self._run(self._tls.do_handshake, turns)
+            await self._run(self._tls.do_handshake)
         except (ConnectionCut, ConnectionError) as exc:
             raise PolicyFetchFailed(FetchReason.TLS_FAILED, "the connection ended within the handshake") from exc
 
@@ -161,11 +160,9 @@ class TlsConnection:
             text = "the connection was cut, without an end of the TLS session"
             raise PolicyFetchFailed(FetchReason.CONNECTION_LOST, text) from exc
 
-    async def _run(self, operation: Callable[[], T], turns: Turns | None = None) -> T:
+    async def _run(self, operation: Callable[[], T]) -> T:
         """Do `operation`, moving octets as it demands."""
         while True:
-            if turns is not None:
-                await turns.take()
             try:
                 return operation()
             except ssl.SSLWantReadError:
