@@ -23,6 +23,7 @@ from subprocess import Popen
 from tests.lab.ca import ThrowAwayCA
 
 from bench.daemon import cpu_seconds, running
+from bench.results import ratio
 from stsguard.core.hosted import HostedDomain, PolicyVersion, Stage, serialize_policy
 from stsguard.core.mtasts import Mode, MxPattern
 from stsguard.names import Domain
@@ -179,7 +180,7 @@ def _measure(server: Server, context: ssl.SSLContext, *, kept: bool, connections
 
 
 def _ratio(ours: Sequence[Figures], reference: Sequence[Figures], figure: str) -> float:
-    return statistics.median(getattr(a, figure) / getattr(b, figure) for a, b in zip(ours, reference, strict=True))
+    return ratio((getattr(a, figure), getattr(b, figure)) for a, b in zip(ours, reference, strict=True))
 
 
 async def _change_times(directory: Path, server: Server, context: ssl.SSLContext, changes: int) -> list[float]:

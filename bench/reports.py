@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from bench.results import ratio
 from stsguard.core.session import AppliedPolicy, CounterRow, FailureDetail, PolicyType
 from stsguard.names import Domain
 from stsguard.store.sessions import SessionStoreSql
@@ -142,7 +143,7 @@ async def _run(scale: Scale, directory: Path) -> None:
         f"counted in flushes of {BURST}: {of_session * 1e6:.1f} us a session, "
         f"{of_session / reference:.1f} times a bare SQLite upsert"
     )
-    print(f"cost per session, last tenth to first: {took[-1] / took[0]:.2f} (flat is 1.00)")
+    print(f"cost per session, last tenth to first: {ratio([(took[-1], took[0])]):.2f} (flat is 1.00)")
     print(
         "each tenth, us of processor a session: " + " ".join(f"{each * TENTHS / sessions * 1e6:.1f}" for each in took)
     )

@@ -25,6 +25,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.daemon import cpu_seconds
+from bench.results import ratio
+
 SOURCE = Path(__file__).with_name("datagram_load.c")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stsguard-bench"
 START_SECONDS = 30.0
@@ -110,11 +113,6 @@ def _listening(command: list[str], path: Path) -> Iterator["subprocess.Popen[str
         process.wait(timeout=30)
 
 
-def _cpu(process: "subprocess.Popen[str]") -> float:
-    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _send(program: Path, path: Path, load: Load) -> tuple[int, float]:
     """Send, and say how many were sent and when the first was."""
     sender = subprocess.Popen(
@@ -142,11 +140,11 @@ def _measure(program: Path, command: list[str], path: Path, load: Load, *, repor
     """Run one reader under one load. One that `reports` ends by itself and prints what it read; of another the loss is
     what could not be sent."""
     with _listening(_with_queue(load.queue, command), path) as process:
-        before = _cpu(process)
+        before = cpu_seconds(process)
         sent, started = _send(program, path, load)
         if not reports:
             seconds = time.perf_counter() - started
-            return Result(load.count, sent, seconds, (_cpu(process) - before) / sent * 1e6)
+            return Result(load.count, sent, seconds, (cpu_seconds(process) - before) / sent * 1e6)
         assert process.stdout is not None
         read, cpu = process.stdout.readline().split()
         seconds = time.perf_counter() - started
@@ -203,8 +201,8 @@ def _ratio(
     """The median of our figure by that of another reader, or the other way round."""
     if of not in runs[0]:
         return "-"
-    ratios = [getattr(run[whose], figure) / getattr(run[of], figure) for run in runs]
-    return f"{statistics.median([1 / each for each in ratios] if inverse else ratios):.2f}"
+    pairs = [(getattr(run[whose], figure), getattr(run[of], figure)) for run in runs]
+    return f"{ratio((of_it, own) for own, of_it in pairs) if inverse else ratio(pairs):.2f}"
 
 
 def _print_rates(readers: dict[str, Callable[[Load], Result]], repeats: int, *, smoke: bool) -> None:
