@@ -36,14 +36,14 @@ class ShiftedClock(SystemClock):
     """The machine's clocks, of which the wall clock may be set anew and the monotonic one let run ahead."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.shift = timedelta()
         self.ahead = 0.0
+        machine = self.monotonic
+        self.monotonic = lambda: machine() + self.ahead
 
     def now(self) -> datetime:
         return super().now() + self.shift
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self.ahead
 
     def pass_time(self, seconds: float) -> None:
         self.shift += timedelta(seconds=seconds)

@@ -172,7 +172,7 @@ async def test_alias_follows_its_target(tmp_path: Path) -> None:
         assert (await site.json("show", "b.example"))["alias_of"] == NAME
         assert "followed by  b.example" in await site.ok("show", NAME)
         refused = await site.run("retire", NAME, "--confirm", NAME)
-        assert (refused.exit_code, "b.example follow it" in refused.output) == (1, True)
+        assert (refused.exit_code, "b.example follows it" in refused.output) == (1, True)
         refused = await site.run("edit", "b.example", "--mx", "mx.b.example")
         assert (refused.exit_code, "change that domain" in refused.output) == (1, True)
 
@@ -182,7 +182,7 @@ async def test_mx_is_added_to_the_policy_first_with_the_date_for_dns(tmp_path: P
         await site.ok("add", NAME)
         await note(site, lambda domain: served(domain, 0, datetime.now(UTC)))
         plan = await site.ok("edit", NAME, "--add-mx", "mx3.a.example", "--plan")
-        assert "nothing was changed; without --plan the first step is made" in plan
+        assert "nothing was changed; without --plan the policy is changed, and DNS is left to you" in plan
         assert (await site.json("show", NAME))["version"] == 0
         out = await site.ok("edit", NAME, "--add-mx", "mx3.a.example")
         assert "1. [safe now] add mx3.a.example to the policy" in out
