@@ -37,11 +37,11 @@ $(PINNED)/.stamp: pyproject.toml tests/debian13.txt
 	@touch $@
 
 packages-demo:
-	@tests/tools/install-packages.sh unbound nsd ldnsutils iproute2 postfix openssl knot knot-dnsutils pebble faketime curl
+	@tests/tools/install-packages.sh unbound nsd ldnsutils iproute2 postfix openssl knot knot-dnsutils pebble faketime curl publicsuffix
 
 packages-test:
 	@tests/tools/install-packages.sh unbound nsd ldnsutils iproute2 postfix openssl \
-		debootstrap postgresql systemd gcc libc6-dev pebble curl nginx-light caddy chromium knot knot-dnsutils faketime
+		debootstrap postgresql systemd gcc libc6-dev pebble curl nginx-light caddy chromium knot knot-dnsutils faketime publicsuffix
 
 chroots: $(VENV)/.stamp packages-test
 	@$(SUDO) $(BIN)/python -m tests.lab.chroots prepare

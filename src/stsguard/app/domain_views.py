@@ -1,6 +1,5 @@
 """What `stsguard domain list`, `show` and `history` tell: from the database, daemon or not."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from stsguard.app.database_work import with_stores
 from stsguard.config.model import Config
 from stsguard.core.findings import SeenFinding
 from stsguard.core.hosted import CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
@@ -175,16 +175,6 @@ def _now() -> datetime:
 
 def _with_stores(config: Config, work: Callable[["Stores"], Awaitable[T]]) -> T:
     from stsguard.log import set_up
-    from stsguard.store.stores import open_stores
 
     set_up(level="error", form="text")
-
-    async def run() -> T:
-        stores = open_stores(config.store.url)
-        await stores.domains.open()
-        try:
-            return await work(stores)
-        finally:
-            await stores.domains.close()
-
-    return asyncio.run(run())
+    return with_stores(config, work)

@@ -1,12 +1,12 @@
 """What `stsguard received` does: straight on the database, whether or not the daemon runs."""
 
-import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from stsguard.app.database_work import with_stores
 from stsguard.config.model import Config
 from stsguard.core.errors import ReportInvalid
 from stsguard.core.received_mail import find_reports
@@ -17,7 +17,6 @@ from stsguard.core.unpack import Limits, unpack
 if TYPE_CHECKING:
     from stsguard.store.stores import Stores
 
-T = TypeVar("T")
 ALIKE = 20  # reports of one id, or of one mail, that are named
 _LARGE = 1024 * 1024 * 1024  # what is stored was within the limits that held when it came
 
@@ -66,7 +65,7 @@ def list_reports(config: Config, wanted: Wanted, after: PageKey | None, limit: i
         lines = await stores.received_views.lines(wanted, after=after, limit=limit + 1)
         return Page(tuple(lines[:limit]), lines[limit - 1].key if len(lines) > limit else None)
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def list_refused(config: Config, wanted: Wanted, before: int | None, limit: int) -> RefusedPage:
@@ -80,7 +79,7 @@ def list_refused(config: Config, wanted: Wanted, before: int | None, limit: int)
         found = await stores.received_views.refused(wanted, before=before, limit=limit + 1)
         return RefusedPage(tuple(found[:limit]), found[limit - 1].intake if len(found) > limit else None)
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def show_report(config: Config, name: str) -> Choice:
@@ -107,7 +106,7 @@ def show_report(config: Config, name: str) -> Choice:
             return Choice(await views.load(numbers[0]))
         return Choice(others=tuple(numbers))
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def load_raw(config: Config, intake: int) -> bytes:
@@ -120,7 +119,7 @@ def load_raw(config: Config, intake: int) -> bytes:
     async def work(stores: "Stores") -> bytes:
         return await stores.received.load_raw(intake) or b""
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def report_text(config: Config, found: FoundReport) -> bytes | None:
@@ -146,7 +145,7 @@ def summarise(config: Config, wanted: Wanted, top: int) -> Summary:
     async def work(stores: "Stores") -> Summary:
         return await stores.received_views.summary(wanted, top=top)
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def export_reports(config: Config, wanted: Wanted, write: Callable[[FoundReport], None]) -> int:
@@ -163,7 +162,7 @@ def export_reports(config: Config, wanted: Wanted, write: Callable[[FoundReport]
             number += 1
         return number
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def prune(config: Config, *, dry_run: bool) -> Pruned:
@@ -177,7 +176,7 @@ def prune(config: Config, *, dry_run: bool) -> Pruned:
     async def work(stores: "Stores") -> Pruned:
         return Pruned(before, await stores.received.delete_intakes(before, dry_run=dry_run))
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def _number(text: str) -> int | None:
@@ -195,17 +194,3 @@ def _documents(octets: bytes, media_type: str) -> Iterator[bytes]:
             yield from unpack(part, Limits(_LARGE, _LARGE, 1000)).documents
         except ReportInvalid:
             continue
-
-
-def _with_stores(config: Config, work: Callable[["Stores"], Awaitable[T]]) -> T:
-    from stsguard.store.stores import open_stores
-
-    async def run() -> T:
-        stores = open_stores(config.store.url)
-        await stores.policies.open()
-        try:
-            return await work(stores)
-        finally:
-            await stores.policies.close()
-
-    return asyncio.run(run())

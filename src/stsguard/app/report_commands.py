@@ -1,13 +1,13 @@
 """What `stsguard report` does: straight on the database, whether or not the daemon runs."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from stsguard.app.database_work import with_stores
 from stsguard.config.model import Config
 from stsguard.core.report_record import Delivery, ReportRecord, ReportState
 from stsguard.names import Domain
@@ -15,8 +15,6 @@ from stsguard.names import Domain
 if TYPE_CHECKING:
     from stsguard.outbound.reporter import Reporter
     from stsguard.store.stores import Stores
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ def list_reports(
             Found(record, tuple(await stores.reports.load_deliveries(record.report_id)), None) for record in records
         ]
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def show_report(config: Config, report_id: str) -> Found | None:
@@ -62,7 +60,7 @@ def show_report(config: Config, report_id: str) -> Found | None:
 
         return Found(record, tuple(deliveries), json.loads(decompress(record.json)))
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def build_reports(
@@ -90,7 +88,7 @@ def build_reports(
                 told(len(written))
         return written
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def send_reports(config: Config, report_id: str | None) -> int:
@@ -104,7 +102,7 @@ def send_reports(config: Config, report_id: str | None) -> int:
     async def work(stores: "Stores") -> int:
         return await _reporter(config, stores).send_due(force=True, only=report_id)
 
-    return _with_stores(config, work)
+    return with_stores(config, work)
 
 
 def _reporter(config: Config, stores: "Stores") -> "Reporter":
@@ -114,17 +112,3 @@ def _reporter(config: Config, stores: "Stores") -> "Reporter":
 
     resolver, _ = build_resolver(config)
     return build_reporter(config, stores, resolver, SystemClock(), build_signer(config))
-
-
-def _with_stores(config: Config, work: Callable[["Stores"], Awaitable[T]]) -> T:
-    from stsguard.store.stores import open_stores
-
-    async def run() -> T:
-        stores = open_stores(config.store.url)
-        await stores.policies.open()
-        try:
-            return await work(stores)
-        finally:
-            await stores.policies.close()
-
-    return asyncio.run(run())
