@@ -26,7 +26,7 @@ from stsguard.core.unpack import unpack
 
 TOOLS = Path(__file__).parent.parent / "tests" / "tools"
 SEED = 8460
-WANTED = {"json": 1.0, "gzip": 2.0, "mail": 3.0}  # of parsedmarc's rate
+WANTED = {"json": 1.0, "gzip": 2.0, "mail": 3.0, "unpacked": 0.0}  # of parsedmarc's rate; the last is only told
 ODD_IN = 8
 
 
@@ -112,12 +112,13 @@ def _mail(packed: bytes, number: int) -> bytes:
 
 
 def generate(number: int, first: int = 0) -> dict[str, list[bytes]]:
-    """The same `number` reports three times, counted from `first` on: as JSON, in gzip, and by mail."""
+    """The same `number` reports, counted from `first` on: as JSON, in gzip (twice: see parsedmarc_time.py), by mail."""
     draw = random.Random(SEED + first)
     numbers = range(first, first + number)
     plain = [json.dumps(_report(draw, each), separators=(",", ":")).encode() for each in numbers]
     packed = [gzip.compress(each, mtime=0) for each in plain]
-    return {"json": plain, "gzip": packed, "mail": [_mail(each, at) for at, each in enumerate(packed, first)]}
+    mails = [_mail(each, at) for at, each in enumerate(packed, first)]
+    return {"json": plain, "gzip": packed, "mail": mails, "unpacked": packed}
 
 
 def signable(mail: bytes) -> bytes:
@@ -134,7 +135,12 @@ def _from_mail(octets: bytes) -> ReceivedReport:
     return _unpacked(find_reports(octets).parts[0].content)
 
 
-PARSERS: dict[str, Callable[[bytes], ReceivedReport]] = {"json": parse_received, "gzip": _unpacked, "mail": _from_mail}
+PARSERS: dict[str, Callable[[bytes], ReceivedReport]] = {
+    "json": parse_received,
+    "gzip": _unpacked,
+    "mail": _from_mail,
+    "unpacked": _unpacked,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +202,8 @@ def main(*, smoke: bool) -> None:
     for kind, wanted in WANTED.items():
         ours, theirs = (statistics.median(getattr(each[kind], who) for each in pairs) for who in ("ours", "theirs"))
         ratio = statistics.median(each[kind].theirs / each[kind].ours for each in pairs)
+        told = f"at least {wanted} is wanted" if wanted else "gzip beside its inner steps alone; nothing is asked for"
         print(
-            f"{kind}: {number / ours:,.0f}/s, parsedmarc {number / theirs:,.0f}/s: "
-            f"{ratio:.1f} times its rate (at least {wanted} is wanted)"
+            f"{kind}: {number / ours:,.0f}/s, parsedmarc {number / theirs:,.0f}/s: {ratio:.1f} times its rate ({told})"
         )
     print(line)
