@@ -9,8 +9,8 @@ from pathlib import Path
 from stsguard.core.arrival import Arrival, Via
 from stsguard.inbound.spool import SET_ASIDE, Spool
 from stsguard.store.received_schema import received_daily, received_intakes, received_policies, received_reports
+from tests.integration.intake_daemon import Daemon
 from tests.integration.intake_site import STSGUARD, intake_site, maildir
-from tests.integration.test_intake import Daemon
 from tests.received import policy, report_json
 from tests.report_mail import signed_mail
 
