@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.lab import dns, tlsrpt_recorder
+from tests.lab.additions import Additions
 from tests.lab.certificates import Certificates
 from tests.lab.dns import Dns
 from tests.lab.journal import Journal
@@ -46,6 +47,7 @@ class PostfixPlan:
     tlsrpt: bool = False
     to_journal: bool = False
     services: str = ""
+    additions: Additions | None = None
 
 
 class Lab:
@@ -135,6 +137,7 @@ class Lab:
                 transports=plan.transports,
                 transport_settings=plan.transport_settings,
                 services=plan.services,
+                additions=plan.additions,
             )
             for number, plan in enumerate(self._plans, 1)
         }

@@ -21,7 +21,7 @@ _STATUS = re.compile(
     r"status=(?P<status>\w+) \((?P<text>.*)\)$"
 )
 _TLS = re.compile(r"(?P<level>\w+) TLS connection (?:established|reused) to ")
-_DELIVERING = frozenset({"smtp", "error", "discard"})
+_DELIVERING = frozenset({"smtp", "error", "discard", "pipe"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.additions import Additions
 from tests.lab.maillog import MailLog, Outcome
 from tests.lab.namespace import LAB, LIMIT_SECONDS, LabFailed, Namespace
 
@@ -67,6 +68,7 @@ class Postfix:
         transports: Mapping[str, str] | None = None,
         transport_settings: Mapping[str, Mapping[str, str]] | None = None,
         services: str = "",
+        additions: Additions | None = None,
     ) -> None:
         """Describe it; nothing runs before `start`.
 
@@ -82,6 +84,7 @@ class Postfix:
                 `*.NAME.DOMAIN…`, where NAME is the service's.
             transport_settings: more for some of these services, as `-o` in master.cf.
             services: further lines for master.cf.
+            additions: what stands in its root directory as well.
         """
         self._namespace = namespace
         self._root = root
@@ -96,6 +99,7 @@ class Postfix:
         self._transports = dict(transports or {})
         self._transport_settings = dict(transport_settings or {})
         self._services = services
+        self._additions = additions
         self.log = MailLog(namespace.outside(self.directory / "maillog"))
         self._numbers = itertools.count(1)
         self.version = ""
@@ -133,9 +137,13 @@ class Postfix:
         root = self._inner_root
         scratch = root / "tmp"
         # Bound read-only: neither the chroot's files nor this system's can be changed by what runs in there.
+        mount = f"mount --rbind {self._root} {root}\nmount -o remount,bind,ro {root}"
+        if self._additions is not None:
+            over = self.directory / "over"
+            self._additions.write(self._namespace.outside(over))
+            mount = self._additions.mount(over, self._root, root)
         script = f"""set -e
-            mount --rbind {self._root} {root}
-            mount -o remount,bind,ro {root}
+            {mount}
             for kept in /run /dev /proc; do mount --rbind $kept {root}$kept; done
             mount -t tmpfs tmpfs {scratch}
             mount --bind /run/lab/resolv.conf "$(readlink -f {root}/etc/resolv.conf)"

@@ -13,11 +13,12 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.lab.daemon import EXECUTABLE, LOG_SHOWN, Settings, Stsguard, toml
+from tests.lab.daemon import LOG_SHOWN, Settings, Stsguard
 from tests.lab.hosting import ahead
 from tests.lab.lab import Lab
 from tests.lab.milter import ADDRESS, Milter, milters, smtpd
-from tests.lab.namespace import LAB, LabFailed, Program
+from tests.lab.namespace import LAB, LabFailed
+from tests.lab.receiver import Receiver
 from tests.signing import published, rsa_key
 
 SENDER = "tlsrpt@sender.plain.test"
@@ -29,6 +30,7 @@ HOURS = 26  # the counters of a day are final an hour after it
 DIRECTORY = LAB / "receiver"
 LIMIT_SECONDS = 30.0
 PAUSE_SECONDS = 0.3
+INTAKE = {"addresses": [ADDRESS], "domains": ["plain.test", "signed.test", "mxplain.test", "mxsigned.test"]}
 
 REPORTS: Settings = {
     "reports": {
@@ -76,50 +78,6 @@ async def prepare(lab: Lab, domains: Sequence[str]) -> None:
     await lab.dns.publish()
 
 
-class _Receiver:
-    """`stsguard inbound`, which empties the milter's spool."""
-
-    def __init__(self, lab: Lab, milter: Milter) -> None:
-        self._lab = lab
-        self._milter = milter
-        self._program: Program | None = None
-
-    async def start(self) -> None:
-        outside = self._lab.outside(DIRECTORY)
-        outside.mkdir()
-        configuration: Settings = {
-            "store": {"url": f"sqlite:///{DIRECTORY}/stsguard.db"},
-            "dns": {"nameservers": ["127.0.0.1:53"]},
-            "policy_host": {"listen": [], "http_listen": [f"unix:{DIRECTORY}/http.sock"]},
-            "intake": {
-                "addresses": [ADDRESS],
-                "spool": str(self._milter.directory / "spool"),
-                "domains": ["plain.test", "signed.test", "mxplain.test", "mxsigned.test"],
-            },
-            "admin": {"inbound_listen": f"unix:{DIRECTORY}/admin.sock"},
-        }
-        (outside / "stsguard.toml").write_text(toml(configuration))
-        with (outside / "log").open("ab") as log:
-            command = [str(EXECUTABLE), "inbound", "--config", str(DIRECTORY / "stsguard.toml")]
-            self._program = await asyncio.to_thread(
-                lambda: self._lab.namespace.spawn(command, log, environment=ahead(f"{HOURS}h"))
-            )
-
-    async def stop(self) -> None:
-        if self._program is not None:
-            await asyncio.to_thread(self._program.stop)
-
-    async def received(self, *arguments: str) -> str:
-        command = [str(EXECUTABLE), "--config", str(DIRECTORY / "stsguard.toml"), "received", *arguments]
-        done = await asyncio.to_thread(lambda: self._lab.namespace.run(command, check=False))
-        if done.returncode:
-            raise LabFailed(f"{' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}{self.log()}")
-        return done.stdout
-
-    def log(self) -> str:
-        return self._lab.outside(DIRECTORY / "log").read_text(errors="replace")[-LOG_SHOWN:]
-
-
 async def taken_in(lab: Lab, sender: Stsguard, progress: Callable[[str], None]) -> Taken:
     """Have `sender`, which is stopped, send its reports, and take them in.
 
@@ -133,7 +91,7 @@ async def taken_in(lab: Lab, sender: Stsguard, progress: Callable[[str], None]) 
         {"milter": {"intake_action": "discard", "warm": False}},
         environment=ahead(f"{HOURS}h"),
     )
-    receiver = _Receiver(lab, milter)
+    receiver = Receiver(lab, DIRECTORY, milter.directory / "spool", intake=INTAKE, environment=ahead(f"{HOURS}h"))
     sender.environment |= ahead(f"{HOURS}h")
     try:
         await milter.start()
@@ -172,7 +130,7 @@ async def taken_in(lab: Lab, sender: Stsguard, progress: Callable[[str], None]) 
         await milter.kill()
 
 
-def _why(lab: Lab, milter: Milter, receiver: _Receiver) -> str:
+def _why(lab: Lab, milter: Milter, receiver: Receiver) -> str:
     logs = [receiver.log(), milter.log(), *(each.log.text() for each in lab.postfix.values())]
     return "\n".join(["the reports are not taken in:", *(text[-LOG_SHOWN:] for text in logs)])
 
