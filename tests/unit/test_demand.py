@@ -337,7 +337,7 @@ async def test_a_flood_of_other_domains_keeps_everything_bounded_and_the_policie
     for number in range(0, 10_000, 50):
         await asyncio.gather(*(world.ask(f"x{number + one}.test", 25 + one % 3) for one in range(50)))
     assert len(world.demands) <= 200
-    assert len(world.demands._renewals) <= 2 * 200 + demand.RENEWAL_CONCURRENCY + 1
+    assert len(world.demands._renewals) <= 200
     assert len(world.demands._other_ports) <= 200
     assert len(world.demands._by_mx_hostname) <= 20
     assert len(world.cache) == 20

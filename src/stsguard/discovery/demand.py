@@ -6,7 +6,6 @@ overrides decides it anew from the evidence that is there. Whoever watches a des
 """
 
 import asyncio
-import heapq
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from stsguard.core.mtasts import Mode, mx_permitted
 from stsguard.core.overrides import Override, OverrideKind, Overrides
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
 from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsState, StsStatus, decide
+from stsguard.discovery.agenda import Agenda, Place
 from stsguard.discovery.mx import lookup_mx_evidence
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.states import NEVER, StateUntil
@@ -39,7 +39,6 @@ evictions = Counter("destinations_evicted_total", "Destinations dropped to make 
 RENEWAL_CONCURRENCY = 32
 EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
 REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others are decided when they are asked for
-IDLE_SECONDS = 1.0
 FOR_EVER = float("inf")
 _ROW_LABELS = {row: row.name.lower() for row in Row}
 NOBODY: frozenset[Domain] = frozenset()  # one for all: an empty set is as large as one of five
@@ -76,7 +75,7 @@ class Destination:
     evidence_until: float = NEVER
     decided_at: float = NEVER
     last_used: float = NEVER
-    ticket: int = 0
+    place: Place | None = None  # among the renewals
     flight: "asyncio.Task[Demand] | None" = None
     strangers: frozenset[Domain] = NOBODY
 
@@ -106,10 +105,8 @@ class Demands:
         self._other_ports: dict[Domain, set[int]] = {}  # of the destinations at another port than 25
         # Most hosts of small domains serve one alone, and a set of one takes more than all of its reply.
         self._by_mx_hostname: dict[Domain, Destination | set[Destination]] = {}
-        self._renewals: list[tuple[float, int, Destination]] = []
-        self._sequence = 0
+        self._renewals = Agenda(self._renew, clock.monotonic, RENEWAL_CONCURRENCY)
         self._generation = 0  # of what evidence is gathered and decided by: overrides, trust in the resolver
-        self._slots = asyncio.Semaphore(RENEWAL_CONCURRENCY)
         self.overrides = Overrides()
         self.postfix_can_dane = True
         self.on_evict: Callable[[Destination], None] = lambda _destination: None
@@ -341,45 +338,25 @@ class Demands:
         return found
 
     def _schedule(self, destination: Destination) -> None:
-        if len(self._renewals) > 2 * len(self._destinations) + RENEWAL_CONCURRENCY:
-            # Destinations that a flood has pushed out must not stay alive by their place here.
-            self._renewals = [due for due in self._renewals if due[1] == due[2].ticket and self._is_here(due[2])]
-            heapq.heapify(self._renewals)
-        now = destination.decided_at
-        self._sequence += 1
-        destination.ticket = self._sequence  # an older place of the same destination in the heap is void
-        renew_at = now + (destination.expires_at - now) * RENEWAL_SHARE
-        heapq.heappush(self._renewals, (renew_at, self._sequence, destination))
+        if self._is_here(destination):  # else a flood has pushed it out while it was decided
+            now = destination.decided_at
+            self._renewals.put(destination, now + (destination.expires_at - now) * RENEWAL_SHARE)
 
     async def run(self) -> None:
         """Renew decisions in use before they run out, for ever."""
-        await kept_up("renewals", self._renew_due)
+        await kept_up("renewals", self._renewals.run)
 
-    async def _renew_due(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                now = self._clock.monotonic()
-                while self._renewals and self._renewals[0][0] <= now:
-                    _, ticket, destination = heapq.heappop(self._renewals)
-                    if ticket == destination.ticket and self._in_use(destination):
-                        await self._slots.acquire()
-                        group.create_task(self._renew(destination))
-                await asyncio.sleep(IDLE_SECONDS)
-
-    def _in_use(self, destination: Destination) -> bool:
-        used = destination.last_used >= destination.decided_at and destination.flight is None
-        return used and self._is_here(destination)
+    def _renew(self, destination: Destination) -> bool:
+        """Begin to decide it anew where it is in use: whether it was begun."""
+        if destination.last_used < destination.decided_at or destination.flight is not None:
+            return False
+        renewals.inc()
+        ahead = destination.expires_at - self._clock.monotonic() + REPLY_TTL_SECONDS[0]
+        self._decide_in_flight(destination, max(ahead, 0.0)).add_done_callback(self._renewals.ended)
+        return True
 
     def _is_here(self, destination: Destination) -> bool:
         return self.known(destination.next_hop, destination.port) is destination
-
-    async def _renew(self, destination: Destination) -> None:
-        renewals.inc()
-        ahead = destination.expires_at - self._clock.monotonic() + REPLY_TTL_SECONDS[0]
-        try:
-            await asyncio.wait([self._decide_in_flight(destination, max(ahead, 0.0))])
-        finally:
-            self._slots.release()
 
     def _make_room(self) -> None:
         """Drop the destinations that were made longest ago and are least used: only their evidence is lost, a policy
@@ -404,6 +381,7 @@ class Demands:
             self._other_ports[next_hop].discard(port)
             if not self._other_ports[next_hop]:
                 del self._other_ports[next_hop]
+        self._renewals.discard(destination)
         self._cache.note_used(next_hop, destination.last_used)
         self._unwatch_hosts(destination)
         self.on_evict(destination)

@@ -27,6 +27,7 @@ from stsguard.core.policycache import (
     remaining_seconds,
 )
 from stsguard.core.tlspolicy import StsState, StsStatus
+from stsguard.discovery.agenda import Place
 from stsguard.discovery.flights import Flights
 from stsguard.discovery.record import RecordLookup
 from stsguard.discovery.saver import PolicySaver
@@ -60,7 +61,7 @@ class PolicyEntry:
     id_check_at: float
     checked_at: float = NEVER
     asked_at: float = NEVER
-    ticket: int = 0
+    place: Place | None = None  # among what is to be tended
     failures: int = 0
     failure: PolicyFetchFailed | None = None
     failed_id: str | None = None
@@ -77,8 +78,8 @@ class PolicyEntry:
 
 class PolicyCache:
     """Policies by policy domain. `on_change` is called with a domain whose state has changed, `on_entry` with a new
-    entry, `on_fetch` with a domain and how its fetch failed, None for a good one; `used_at` gives the monotonic instant
-    of a domain's last look-up since the start."""
+    entry, `on_gone` with one that is no longer in force, `on_fetch` with a domain and how its fetch failed, None for a
+    good one; `used_at` gives the monotonic instant of a domain's last look-up since the start."""
 
     def __init__(
         self,
@@ -101,6 +102,7 @@ class PolicyCache:
         self.used_at: Callable[[Domain], float] = lambda _domain: NEVER
         self.on_change: Callable[[Domain], None] = lambda _domain: None
         self.on_entry: Callable[[PolicyEntry], None] = lambda _entry: None
+        self.on_gone: Callable[[PolicyEntry], None] = lambda _entry: None
         self.on_fetch: Callable[[Domain, PolicyFetchFailed | None], None] = lambda _domain, _failure: None
         self._size = size
         self._entries: dict[Domain, PolicyEntry] = {}
@@ -249,7 +251,8 @@ class PolicyCache:
                 self._negative.popitem(last=False)
             elif self._mode_none:
                 name = next(iter(self._mode_none))
-                del self._mode_none[name], self._entries[name]
+                del self._mode_none[name]
+                self.on_gone(self._entries.pop(name))
             else:
                 return  # policies in force: none is ever dropped
 
@@ -326,6 +329,7 @@ class PolicyCache:
             same = old.policy == entry.policy
             entry.predecessor = replace(old.stored, policy=entry.policy) if same else old.stored
             self._note_downgrades(old, entry)
+            self.on_gone(old)
         self._entries[policy_domain] = entry
         self._negative.pop(policy_domain, None)
         self._mode_none.pop(policy_domain, None)
@@ -354,7 +358,7 @@ class PolicyCache:
 
     def _expire(self, entry: PolicyEntry) -> None:
         policy_domain = entry.stored.policy_domain
-        del self._entries[policy_domain]
+        self.on_gone(self._entries.pop(policy_domain))
         self._mode_none.pop(policy_domain, None)
         self.saver.forget(policy_domain)
         if entry.policy.max_age == 0:
@@ -374,6 +378,8 @@ class PolicyCache:
     def forget(self, policy_domain: Domain) -> bool:
         """Drop all that is known of a domain, in memory and in the store; whether there was anything."""
         entry, negative = self._entries.pop(policy_domain, None), self._negative.pop(policy_domain, None)
+        if entry is not None:
+            self.on_gone(entry)
         self._mode_none.pop(policy_domain, None)
         self.saver.forget(policy_domain)
         self.on_change(policy_domain)

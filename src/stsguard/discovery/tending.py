@@ -6,7 +6,6 @@ its policies are read into memory a chunk at a time, so that none is forgotten o
 """
 
 import asyncio
-import heapq
 import logging
 from datetime import datetime, timedelta
 
@@ -21,6 +20,7 @@ from stsguard.core.policycache import (
     lifetime_seconds,
     remaining_seconds,
 )
+from stsguard.discovery.agenda import Agenda
 from stsguard.discovery.policies import PolicyCache, PolicyEntry
 from stsguard.discovery.record import lookup_record
 from stsguard.discovery.supervisor import kept_up, supervised
@@ -39,7 +39,6 @@ OPEN_RETRY_SECONDS = 15.0
 LOAD_CHUNK = 500
 CLOCK_CHECK_SECONDS = 5.0  # a kill between a jump and its notice leaves instants of the old time in the store
 CLOCK_JUMP_SECONDS = 3600.0
-IDLE_SECONDS = 1.0  # how late a due entry may be
 IN_USE_LIFETIMES = 60  # a day's policy is kept fresh for IN_USE_SECONDS; one that lives shorter, for so many lives
 
 
@@ -56,12 +55,12 @@ class PolicyTender:
         self._cache = cache
         self._resolver = resolver
         self._store = store
-        self._due: list[tuple[float, int, PolicyEntry]] = []
-        self._sequence = 0
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._due = Agenda(self._begin, cache.clock.monotonic, CONCURRENCY)
+        self._tasks: asyncio.TaskGroup | None = None
         self.store_problem: str | None = "not opened yet"
         self.loaded = False
         cache.on_entry = self._schedule
+        cache.on_gone = self._due.discard
 
     async def run(self) -> None:
         """Tend for ever."""
@@ -79,31 +78,25 @@ class PolicyTender:
         return False
 
     def _schedule(self, entry: PolicyEntry) -> None:
-        if len(self._due) > 2 * len(self._cache) + LOAD_CHUNK:
-            self._due = [due for due in self._due if self._is_valid(due[1], due[2])]
-            heapq.heapify(self._due)
-        self._sequence += 1
-        entry.ticket = self._sequence  # an older place of the same entry in the heap is void
-        heapq.heappush(self._due, (min(entry.id_check_at, entry.refresh_at), self._sequence, entry))
-
-    def _is_valid(self, ticket: int, entry: PolicyEntry) -> bool:
-        """Whether a place in the heap still counts: not where the entry was replaced, expired, forgotten or moved."""
-        return ticket == entry.ticket and self._cache.entry(entry.stored.policy_domain) is entry
+        self._due.put(entry, min(entry.id_check_at, entry.refresh_at))
 
     async def _tend_due(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            while True:
-                now = self._cache.clock.monotonic()
-                while self._due and self._due[0][0] <= now:
-                    _, ticket, entry = heapq.heappop(self._due)
-                    if not self._is_valid(ticket, entry):
-                        continue
-                    if self._needs_work(entry, now):
-                        await self._slots.acquire()
-                        group.create_task(self._tend_supervised(entry))
-                    else:
-                        self._schedule(entry)
-                await asyncio.sleep(IDLE_SECONDS)
+        async with asyncio.TaskGroup() as self._tasks:
+            await self._due.run()
+
+    def _begin(self, entry: PolicyEntry) -> bool:
+        """Begin to tend an entry that is due: whether it was begun, or is only put off."""
+        if not self._is_in_force(entry):
+            return False  # it has just run out
+        if not self._needs_work(entry, self._cache.clock.monotonic()):
+            self._schedule(entry)
+            return False
+        assert self._tasks is not None  # noqa: S101 (`_tend_due` has it for as long as it runs)
+        self._tasks.create_task(self._tend_supervised(entry))
+        return True
+
+    def _is_in_force(self, entry: PolicyEntry) -> bool:
+        return self._cache.entry(entry.stored.policy_domain) is entry
 
     def _needs_work(self, entry: PolicyEntry, now: float) -> bool:
         """Whether something is to be done now; what is only put off gets its next instant."""
@@ -128,10 +121,10 @@ class PolicyTender:
         try:
             await supervised("tending", self.tend(entry))
         finally:
-            self._slots.release()
+            self._due.ended()
             self._put_off(entry)
             # A successor has scheduled itself; the same entry goes on with its next instant.
-            if self._cache.entry(entry.stored.policy_domain) is entry:
+            if self._is_in_force(entry):
                 self._schedule(entry)
 
     def _put_off(self, entry: PolicyEntry) -> None:
