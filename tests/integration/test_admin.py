@@ -63,6 +63,10 @@ async def admin_socket(path: Path, *, observe: bool = False) -> AsyncIterator[Ad
     world.cache.store_tried.set()
     saving = asyncio.create_task(world.cache.saver.run())
     health = Health()
+
+    async def rendered() -> bytes:
+        return render_metrics()
+
     admin = Admin(
         demands=world.demands,
         cache=world.cache,
@@ -75,7 +79,7 @@ async def admin_socket(path: Path, *, observe: bool = False) -> AsyncIterator[Ad
         observe=observe,
         status=lambda: {"version": "1"},
         warm=(warming := Warming(world.demands)).add,
-        render_metrics=render_metrics,
+        render_metrics=rendered,
     )
 
     async def handle(request: HttpRequest) -> HttpResponse:

@@ -115,6 +115,7 @@ class SmtpProber:
         self._verifying.verify_mode = ssl.CERT_REQUIRED
         _load_roots(self._verifying, ca_file)
         self._accepting = _tls_context()
+        self._reads_certificates = False
 
     async def probe(
         self,
@@ -134,9 +135,14 @@ class SmtpProber:
         else:
             # The address checked is the address connected to: no name is resolved after this.
             seen = _Seen(inconclusive="address-refused")
+        if seen.chain and not self._reads_certificates:
+            # Loaded when the first is there: eight MiB that many a daemon never needs. In a thread, since Postfix would
+            # wait for its answers as long as it takes.
+            await asyncio.to_thread(_load_certificate_reading)
+            self._reads_certificates = True
         probe = _conclude(mx_hostname, address, at, seen)
         if tlsa and seen.chain:
-            from stsguard.core.danechain import match_chain  # noqa: PLC0415 (takes its time to load)
+            from stsguard.core.danechain import match_chain  # noqa: PLC0415
 
             matched = match_chain(tlsa, seen.chain, identifiers, at)
             probe = replace(probe, dane_matched=matched.authenticated)
@@ -243,11 +249,17 @@ def _conclude(mx_hostname: Domain, address: IPAddress, at: datetime, seen: _Seen
 
 def _facts(chain: Sequence[bytes]) -> CertificateFacts | None:
     try:
-        from stsguard.core.certificate_reader import certificate_facts  # noqa: PLC0415 (takes its time to load)
+        from stsguard.core.certificate_reader import certificate_facts  # noqa: PLC0415
 
         return certificate_facts(chain[0]) if chain else None
     except CertificateInvalid:
         return None
+
+
+def _load_certificate_reading() -> None:
+    from stsguard.core import danechain  # noqa: PLC0415
+
+    del danechain
 
 
 def _offers_starttls(ehlo: _Reply) -> bool:

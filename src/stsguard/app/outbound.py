@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -13,7 +14,7 @@ from stsguard.adapters import systemd
 from stsguard.adapters.datagram_socket import is_datagram_socket
 from stsguard.adapters.listening import beyond_loopback
 from stsguard.adapters.overrides_file import read_overrides, stamp
-from stsguard.app.latency import load_the_rest, prefer_latency
+from stsguard.app.latency import prefer_latency
 from stsguard.app.node import own_positions
 from stsguard.app.parts import build_parts
 from stsguard.app.readiness import ask_resolver, postfix_readiness, resolver_readiness
@@ -61,7 +62,7 @@ class OutboundDaemon:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._stores = open_stores(config.store.url)
+        self._stores = open_stores(config.store.url, apart=True)
         self.parts = build_parts(config, self._stores.policies)
         self._observe = config.lookup.mode is LookupMode.OBSERVE
         self._service = LookupService(
@@ -173,7 +174,6 @@ class OutboundDaemon:
             group.create_task(self.parts.demands.run())
             group.create_task(kept_up("verification", self.parts.verifier.run))
             group.create_task(feed_watchdog())
-            group.create_task(load_the_rest())
             group.create_task(kept_up("reports", self._reporting.run))
             group.create_task(kept_up("warming", self._warming.run))
             group.create_task(kept_up("DNS check", self._dns.run))
@@ -286,10 +286,16 @@ class OutboundDaemon:
             outcome(log, logging.ERROR, what, reason=str(exc) or "no answer in time", unsaved=saver.unsaved)
 
 
-def _render_metrics() -> bytes:
+async def _render_metrics() -> bytes:
+    # Loaded by the first who asks; in a thread, since Postfix would wait for its answers meanwhile.
+    render = await asyncio.to_thread(_load_metrics)
+    return render()
+
+
+def _load_metrics() -> Callable[[], bytes]:
     from stsguard.adapters.prometheus import render_metrics
 
-    return render_metrics()
+    return render_metrics
 
 
 def _warn_of_exposure(where: str, sock: socket.socket) -> None:

@@ -77,7 +77,7 @@ class Admin:
         observe: bool,
         status: Callable[[], Plain],
         warm: Callable[[Sequence[str]], int],
-        render_metrics: Callable[[], bytes],
+        render_metrics: Callable[[], Awaitable[bytes]],
     ) -> None:
         self._demands = demands
         self._cache = cache
@@ -121,7 +121,7 @@ class Admin:
         return Result(200 if good else 503, report)
 
     async def _metrics(self, _query: Mapping[str, str]) -> Result:
-        return Result(200, self._render_metrics())
+        return Result(200, await self._render_metrics())
 
     async def _show_status(self, _query: Mapping[str, str]) -> Result:
         good, report = self._health.report()

@@ -61,11 +61,13 @@ class Tables:
 
 class DatabaseAccess:
     """The database at `url`, spelled as [store] url. Nothing is opened before `open`; until then, and whenever the
-    database fails, every other call raises `StoreUnavailable`. `migrations` is for tests."""
+    database fails, every other call raises `StoreUnavailable`. With `apart` an SQLite database is migrated in another
+    process, for one that has to stay small. `migrations` is for tests."""
 
-    def __init__(self, url: str, *, migrations: Migrations = MIGRATIONS) -> None:
+    def __init__(self, url: str, *, apart: bool = False, migrations: Migrations = MIGRATIONS) -> None:
         self.url = url
         self.migrations = migrations
+        self._apart = apart
         self._tables: Tables | None = None
         self._reader = StoreThread("stsguard-store-read")
         self._scanner = StoreThread("stsguard-store-scan")
@@ -98,7 +100,7 @@ class DatabaseAccess:
         from stsguard.store.database import open_database  # noqa: PLC0415 (SQLAlchemy takes its time to import)
 
         if self._tables is None:
-            self._tables = _tables(open_database(self.url, self.migrations))
+            self._tables = _tables(open_database(self.url, self.migrations, apart=self._apart))
 
     async def close(self) -> None:
         """Write what was asked for before, and close the database. One that hangs is left behind."""

@@ -3,8 +3,9 @@
 SQLite is made and migrated on the way. On PostgreSQL that takes `stsguard db upgrade`, since other nodes use it too.
 """
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from sqlalchemy import Connection, Engine, text
 from stsguard.store import postgresql, sqlite
 from stsguard.store.faults import as_unavailable
 from stsguard.store.refused import Refused
-from stsguard.store.sqlite_file import PREFIX, check_file
+from stsguard.store.sqlite_file import PREFIX, check_file, connect, is_current
 from stsguard.store.upgrade import migrate, read_revision, wait_for_turn
+from stsguard.store.upgrade_apart import upgrade_apart
 from stsguard.store.versions import MIGRATIONS, Migrations
 
 
@@ -91,13 +93,16 @@ def _identity(path: Path | None) -> tuple[int, int] | None:
     return (found.st_dev, found.st_ino)
 
 
-def open_database(url: str, migrations: Migrations = MIGRATIONS) -> Database:
-    """The database `url`, ready for use. A missing SQLite file is made, one with an older schema is migrated.
+def open_database(url: str, migrations: Migrations = MIGRATIONS, *, apart: bool = False) -> Database:
+    """The database `url`, ready for use. A missing SQLite file is made, one with an older schema is migrated; with
+    `apart` by another process.
 
     Raises:
         StoreUnavailable: it can't be used; the message is for the administrator.
     """
     if url.startswith(PREFIX):
+        if apart and not _is_current(Path(url.removeprefix(PREFIX)), migrations):
+            upgrade_apart(url, migrations)
         return _open_sqlite(Path(url.removeprefix(PREFIX)), migrations)[0]
     return _open_postgresql(url, migrations)
 
@@ -129,6 +134,17 @@ def _open_sqlite(path: Path, migrations: Migrations) -> tuple[Database, Upgrade]
         database = Database(name, read=read, scan=scan, write=write, path=path)
         on_failure.pop_all()
     return database, upgrade
+
+
+def _is_current(path: Path, migrations: Migrations) -> bool:
+    """Whether there is nothing to migrate, as far as can be seen; what is wrong is told by whoever opens it."""
+    try:
+        if not check_file(path):
+            return False
+        with closing(connect(path, writing=False)) as connection:
+            return is_current(connection, migrations)
+    except (Refused, sqlite3.Error, OSError):
+        return True
 
 
 def _fill(file: Path, migrations: Migrations) -> None:

@@ -14,8 +14,8 @@ from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
 from stsguard.store.policy_rows import COLUMNS, Page, PolicyRows
 from stsguard.store.refused import Refused
-from stsguard.store.sqlite_file import PREFIX, check_file, connect
-from stsguard.store.versions import VERSION_TABLE, Migrations
+from stsguard.store.sqlite_file import PREFIX, check_file, connect, is_current
+from stsguard.store.versions import Migrations
 
 NAMES_AT_ONCE = 500  # in one statement; SQLite takes no more than 999 parameters in its older versions
 
@@ -40,11 +40,7 @@ class EarlyPolicies:
             connection = connect(path, writing=False)
         except (Refused, sqlite3.Error, OSError):
             return None
-        try:
-            revisions = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall()  # noqa: S608
-        except sqlite3.Error:
-            revisions = []
-        if revisions != [(migrations.head,)]:
+        if not is_current(connection, migrations):
             connection.close()
             return None
         return cls(path, connection)

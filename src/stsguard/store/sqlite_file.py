@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from stsguard.store.refused import Refused, user
+from stsguard.store.versions import VERSION_TABLE, Migrations
 
 PREFIX = "sqlite:///"
 READ_BUSY_SECONDS = 1.0  # a look-up waits for the store 2 s in all
@@ -33,6 +34,15 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
     for pragma in ("synchronous = FULL", "foreign_keys = ON", f"query_only = {'OFF' if writing else 'ON'}"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
+
+
+def is_current(connection: sqlite3.Connection, migrations: Migrations) -> bool:
+    """Whether the database has the newest schema; not, where that can't be read."""
+    try:
+        revisions = connection.execute(f"SELECT version_num FROM {VERSION_TABLE}").fetchall()  # noqa: S608
+    except sqlite3.Error:
+        return False
+    return revisions == [(migrations.head,)]
 
 
 def uri(path: Path, mode: str) -> str:

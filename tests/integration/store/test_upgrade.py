@@ -17,6 +17,7 @@ from sqlalchemy import text
 from stsguard.cli.main import main
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
+from stsguard.store import upgrade_apart
 from stsguard.store.access import DatabaseAccess
 from stsguard.store.database import Upgrade, open_database, upgrade_database
 from stsguard.store.policies import PolicyStoreSql
@@ -77,6 +78,34 @@ async def test_old_schema_is_migrated_when_opened_and_a_copy_kept(path: Path, fu
     assert await load(f"sqlite:///{copy}", MIGRATIONS) == stored("a.example")
     left = {file.name for file in path.parent.iterdir() if file.name.startswith((".", "stsguard.db"))}
     assert left == {"stsguard.db", f"stsguard.db.schema-{HEAD}"}
+
+
+async def test_daemon_has_another_process_migrate(path: Path, future: Migrations) -> None:
+    new = path.with_name("new.db")
+    for file in (path, new):
+        database = open_database(f"sqlite:///{file}", future, apart=True)
+        database.close()
+        with closing(sqlite3.connect(file)) as connection:
+            assert connection.execute("SELECT version_num FROM stsguard_schema").fetchall() == [("9001",)]
+    left = {file.name for file in path.parent.iterdir() if file.name.startswith((".", "stsguard.db", "new.db"))}
+    assert left == {"stsguard.db", f"stsguard.db.schema-{HEAD}", "new.db"}
+
+
+def test_what_the_other_process_finds_wrong_is_told(
+    path: Path, future: Migrations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration = future.directory / "versions" / "9001_next.py"
+    migration.write_text(NEXT + '    op.drop_table("nowhere")\n')
+    with pytest.raises(StoreUnavailable) as caught:
+        open_database(f"sqlite:///{path}", future, apart=True)
+    assert str(caught.value) == f"SQLite database {path}: no such table: nowhere"
+    monkeypatch.setattr(upgrade_apart, "COMMAND", ("sh", "-c", "kill -9 $$"))
+    with pytest.raises(StoreUnavailable) as caught:
+        open_database(f"sqlite:///{path}", future, apart=True)
+    assert str(caught.value) == f"SQLite database {path}: the process that migrates it ended with status -9"
+    path.chmod(0o666)  # what is wrong before that is told as ever
+    with pytest.raises(StoreUnavailable, match=r"everyone may write it"):
+        open_database(f"sqlite:///{path}", future, apart=True)
 
 
 async def test_policy_still_in_the_log_is_in_the_copy_too(path: Path, future: Migrations) -> None:
