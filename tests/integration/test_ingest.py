@@ -30,10 +30,11 @@ from stsguard.store.received_schema import received_daily, received_intakes, rec
 from tests.integration.intake_site import STSGUARD, IntakeSite, intake_site, keys, maildir
 from tests.integration.store.test_disk import needs_root
 from tests.lab.nameserver import respond
-from tests.received import detail, policy, report_json
+from tests.received import archive_of, detail, policy, report_json
 from tests.report_mail import report_mail, signed_mail
 
 MANY = 450
+DMARC = b'<?xml version="1.0"?>\n<feedback><report_metadata/></feedback>\n'
 
 
 @pytest.fixture
@@ -144,6 +145,40 @@ def test_what_is_no_report_is_kept_with_its_reason_and_told(site: IntakeSite, tm
     kept = site.rows(received_intakes)
     assert [(row["refused"], row["reports"]) for row in kept] == [(True, 0), (True, 0)]
     assert zlib.decompress(kept[0]["raw"]) == b"Subject: hello\x1b[31m\r\n\r\nbuy\r\n"
+
+
+NO_REPORTS = {
+    "page.html": (b"<!DOCTYPE html>\n<html></html>", "neither a mail nor a report: it is an HTML page"),
+    "logo.png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "neither a mail nor a report: it is a PNG image"),
+    "nothing.json": (b"", "neither a mail nor a report: it is empty"),
+    "package.json": (b'{"name": "x"}', "JSON, but no TLS report: it has neither policies nor a date-range"),
+    "dmarc.xml": (DMARC, "neither a mail nor a report: it is a DMARC aggregate report (RFC 7489)"),
+    "dmarc.xml.gz": (gzip.compress(DMARC), "neither JSON, gzip nor zip: it is a DMARC aggregate report (RFC 7489)"),
+    "dmarc.zip": (archive_of(DMARC), "neither JSON, gzip nor zip: it is a DMARC aggregate report (RFC 7489)"),
+}
+
+
+def test_file_that_is_no_report_is_told_for_what_it_is_and_kept(site: IntakeSite, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in NO_REPORTS]
+    for path, (octets, _) in zip(paths, NO_REPORTS.values(), strict=True):
+        path.write_bytes(octets)
+    reasons = [f"{path}: {reason}" for path, (_, reason) in zip(paths, NO_REPORTS.values(), strict=True)]
+    found = site.take_in(*paths, code=1)
+    assert (found["items"], found["refused"], found["unreadable"], found["new"]) == (len(paths), len(paths), 0, 0)
+    assert found["problems"] == reasons
+    assert sorted(zlib.decompress(row["raw"]) for row in site.rows(received_intakes)) == sorted(
+        octets for octets, _ in NO_REPORTS.values()
+    )
+    told = site.ingest(*paths).stderr.decode().splitlines()
+    assert told[:-1] == reasons
+    assert told[-1] == "What is no report is kept with its reason: stsguard received list --group refused"
+
+
+def test_problems_that_are_not_shown_are_counted(site: IntakeSite, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.json" for number in range(25)]
+    for number, path in enumerate(paths):
+        path.write_bytes(b"[%d]" % number)
+    assert "and 5 more\n" in site.ingest(*paths).stderr.decode()
 
 
 def test_foreign_domains_are_those_that_are_not_listed(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ async def test_a_client_that_asks_first(tmp_path: Path) -> None:
     ("sent", "status", "reason"),
     [
         (request(REPORTS), 405, b"POST"),
-        (post(b"<html>", MEDIA_TYPE_JSON), 400, b"This is no report: neither JSON, gzip nor zip: it begins with"),
+        (post(b"<html>", MEDIA_TYPE_JSON), 400, b"This is no report: neither JSON, gzip nor zip: it is an HTML page"),
         (post(b""), 400, b"it is empty"),
         (post(GZIP[:2] + b"rubbish"), 400, b"broken gzip"),
         (post(gzip.compress(GZIP)), 400, b"packed twice"),

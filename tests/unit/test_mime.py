@@ -14,6 +14,7 @@ from stsguard.core.mime import (
     MAX_PARTS,
     Leaf,
     Walk,
+    begins_as_mail,
     content_type,
     decoded,
     parameters_of,
@@ -180,3 +181,18 @@ def test_any_octets_are_survived(message: bytes) -> None:
     for leaf in leaves:
         assert leaf.depth <= MAX_DEPTH
         parameters_of(leaf.header.get(b"content-disposition", ""))
+
+
+@pytest.mark.parametrize(
+    ("octets", "mail"),
+    [
+        (b"Return-Path: <>\r\n", True),
+        (b"From x@y Mon Mar  2 03:10:06 2026\nReceived : from a", True),
+        (b"", False),
+        (b"\r\nbody", False),
+        (b"two words: x", False),
+        (b"<html>", False),
+    ],
+)
+def test_rfc5322_2_2_a_mail_begins_with_a_header_field(octets: bytes, mail: bool) -> None:
+    assert begins_as_mail(octets) is mail

@@ -109,5 +109,5 @@ def test_values_of_the_odd() -> None:
 
 @pytest.mark.parametrize("found", [None, 1, 1.5, "text", True, [], [1, 2], [[]], {}, {"report-id": "1"}])
 def test_what_is_no_report(found: object) -> None:
-    with pytest.raises(ReportInvalid, match=r"^the report "):
+    with pytest.raises(ReportInvalid, match=r"^(the report |JSON, but no TLS report: )"):
         shape(found, Notes())

@@ -84,8 +84,11 @@ def test_forwarded_report_is_vouched_for_by_nobody() -> None:
     ("octets", "reasons"),
     [
         (b"Subject: hello\r\n\r\nhow are you\r\n", (NO_REPORT,)),
-        (b"", (NO_REPORT,)),
-        (report_mail(b"{}"), ("application/tlsrpt.gzip: the report has neither policies nor a date-range",)),
+        (b"", ("neither a mail nor a report: it is empty",)),
+        (
+            report_mail(b"{}"),
+            ("application/tlsrpt.gzip: JSON, but no TLS report: it has neither policies nor a date-range",),
+        ),
         (report_mail().replace(b"H4sI", b"H4sI/"), ("application/tlsrpt.gzip: broken gzip: .*",)),
         (b"x" * (MAX_MESSAGE_BYTES + 1), ("a mail of .* bytes, and .* are looked at",)),
     ],

@@ -55,7 +55,8 @@ def test_taken(data: bytes, media_type: str, how: Packing, told: list[str]) -> N
     [
         (b"", "it is empty"),
         (b" " * 200, "it is empty"),
-        (b"<html>", "it begins with '<html>'"),
+        (b"<html>", "it is an HTML page"),
+        (b" hello, world, how are you", "it begins with 'hello, world, how ar'"),
         (b"\x1f\x8b\x08", "it is empty"),  # a gzip file cut off within its header
         (b"\x1f\x8b\x09" + bytes(20), "broken gzip"),
         (packed(packed(GOOD)), "packed twice"),

@@ -116,6 +116,11 @@ def _print(summary: "Summary", *, as_json: bool) -> None:
         return
     for problem in summary.problems:
         click.echo(printable(problem), err=True)
+    more = summary.refused + summary.unreadable - len(summary.problems)
+    if more > 0:
+        click.echo(f"and {more} more", err=True)
+    if summary.refused:
+        click.echo("What is no report is kept with its reason: stsguard received list --group refused", err=True)
     plain = summary.plain()
     told = [
         f"{plain['new']} new reports",

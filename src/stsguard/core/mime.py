@@ -34,6 +34,7 @@ _MEDIA_TYPE = re.compile(r"[^\s;/]+/[^\s;]+")
 _BOUNDARY_LINE = rb"--([^\r\n]{0,199}\S)[ \t]*+\r?\n"
 _FIRST_LINE = re.compile(_BOUNDARY_LINE)
 _LATER_LINE = re.compile(rb"\n" + _BOUNDARY_LINE)
+_FIELD_NAME = re.compile(rb"[!-9;-~]{1,200}[ \t]*:")
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _BASE64_AND_SPACE = _BASE64 + b"= \t\r\n"
 _NOT_BASE64 = bytes(octet for octet in range(256) if octet not in _BASE64)
@@ -131,6 +132,11 @@ def _delimiters(body: bytes, mark: bytes) -> Iterator[tuple[int, int, bool]]:
 def without_envelope_line(message: bytes) -> bytes:
     """`message` without the first line that mbox puts before it."""
     return message.partition(b"\n")[2] if message.startswith((b"From ", b">From ")) else message
+
+
+def begins_as_mail(data: bytes) -> bool:
+    """Whether a header field comes first, as in every mail that an MTA had in its hands (RFC 5322 §2.2)."""
+    return _FIELD_NAME.match(without_envelope_line(data)) is not None
 
 
 def head_of(data: bytes) -> bytes:

@@ -93,10 +93,10 @@ class _Shaper:
             self._note(WarningCode.ARRAY_FOR_VALUE, "the report stands in an array")
             whole = whole[0]
         if not isinstance(whole, dict):
-            raise ReportInvalid(f"the report is no object of JSON but {_kind(whole)}")
+            raise ReportInvalid(f"JSON, but no TLS report: {_kind(whole)}, where one is an object")
         top = self._keys(whole, "report", "the report", also=("summary", "failure-details"))
         if not {"policies", "date-range"} & top.keys():
-            raise ReportInvalid("the report has neither policies nor a date-range")
+            raise ReportInvalid("JSON, but no TLS report: it has neither policies nor a date-range")
         dates = self._object(top, "date-range", "dates", "the report")
         return WireReport(
             organization_name=self._text(top, "organization-name", "the report"),

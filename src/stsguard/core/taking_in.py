@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from stsguard.core.arrival import SpoolEntry, Via
 from stsguard.core.dkim_verdict import MAX_REASON_LENGTH, DkimVerdict
 from stsguard.core.errors import ReportInvalid
+from stsguard.core.mime import begins_as_mail
+from stsguard.core.other_files import description
 from stsguard.core.received_mail import MailHeader, ReportPart, find_reports
 from stsguard.core.received_record import (
     MailFacts,
@@ -29,6 +31,7 @@ from stsguard.core.vouching import doubt
 from stsguard.names import MAX_NAME_OCTETS, Domain, NameInvalid
 
 NO_REPORT = "no report in the mail"
+NO_MAIL = "neither a mail nor a report"
 MAX_DOCUMENTS = 50  # of all parts and archives of one intake; RFC 8460 §5.3 has one report in a mail
 MAX_ROWS = MAX_POLICIES + MAX_DETAILS  # policies and details of all its reports: so the largest single one fits
 _COMPRESSION = 1  # nearly all of it is base64 of gzip: a better level takes longer and saves nothing
@@ -168,7 +171,7 @@ def _of_mail(octets: bytes, verdict: DkimVerdict, refusals: list[str]) -> tuple[
         refusals.append(str(exc))
         return MailFacts(), ()
     if not found.parts:
-        refusals.append(NO_REPORT)
+        refusals.append(NO_REPORT if begins_as_mail(octets) else f"{NO_MAIL}: {description(octets)}")
     return _facts(found.header), [_of_part(part, verdict, found.warnings) for part in found.parts]
 
 

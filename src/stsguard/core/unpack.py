@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stsguard.core.errors import ReportInvalid
+from stsguard.core.other_files import description
 from stsguard.core.received_report import Notes, ReceivedWarning, WarningCode
 from stsguard.core.syntax import quoted
 from stsguard.core.unzip import ZIP_MAGIC, unzip
@@ -151,8 +152,7 @@ def _utf8(data: bytes, notes: Notes) -> bytes:
             return _converted(data, encoding, notes)
     begin = data[:100].lstrip(_SPACE)
     if begin[:1] not in {b"{", b"[", b'"'}:
-        what = f"begins with {quoted(begin[:20].decode('latin-1'))}" if begin else "is empty"
-        raise ReportInvalid(f"neither JSON, gzip nor zip: it {what}")
+        raise ReportInvalid(f"neither JSON, gzip nor zip: {description(data)}")
     return data
 
 
