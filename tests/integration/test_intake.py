@@ -8,7 +8,7 @@ import pytest
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.received_record import ReceivedIntake, SavedIntake
-from stsguard.discovery.health import PartState
+from stsguard.discovery.health import PartHealth, PartState
 from stsguard.inbound import intake as intake_module
 from stsguard.inbound.intake_reader import BATCH_ROWS, Batch
 from stsguard.inbound.spool import SET_ASIDE
@@ -120,13 +120,20 @@ async def test_one_at_which_the_database_fails_each_time_stops_nobody_behind_it(
     assert await desk.empty(drain)
     site = IntakeSite(tmp_path, f"sqlite:///{tmp_path}/stsguard.db")
     assert reports(site) == ["r0", "r2", "r3", "r4"]
-    assert len(desk.spool.pending()) == 1  # it is kept, and told of
+    (name,) = desk.spool.pending()  # it is kept, and told of
+    assert drain.health() == PartHealth(
+        PartState.LIMITED,
+        f"1 received report waits in the spool; the database fails at 1 report ({desk.spool.directory}/{name}): SQLite "
+        "database x: no space left on its disk; tried again every 5 minutes, and nothing is lost while the file is "
+        "there",
+    )
     assert caplog.text.count("received report passed over, it stays") == 1
     assert await desk.empty(drain)
     store.bad = "nothing"
     desk.clock.advance(intake_module.PASSED_OVER_SECONDS)
     assert await desk.empty(drain)
     assert reports(site) == ["r0", "r1", "r2", "r3", "r4"]
+    assert drain.health() == PartHealth(PartState.OK, "0 received reports wait in the spool")
 
 
 async def test_fault_of_ours_in_storing_one_is_a_refusal_of_that_one(

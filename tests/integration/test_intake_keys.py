@@ -33,6 +33,8 @@ async def test_report_waits_for_its_key_for_a_day_and_is_kept_then(desk: Desk, t
     for _ in range(3):
         assert await desk.empty()
         assert desk.spool.pending() == [name]
+    told = "1 received report waits in the spool; 1 of them until the DKIM key can be looked up, for a day at most"
+    assert desk.drain.health().detail == told
     desk.verifier.verdict = PASS
     assert await desk.empty()
     assert desk.spool.pending() == [name]  # it is not tried again at once

@@ -15,7 +15,8 @@ from datetime import timedelta
 from stsguard.core.arrival import SpoolEntry
 from stsguard.core.errors import SpoolFailed, StoreUnavailable
 from stsguard.core.received_record import Fate, ReceivedDocument, ReceivedIntake, SavedIntake, Standing
-from stsguard.discovery.health import PartHealth, PartState
+from stsguard.discovery.health import PartHealth
+from stsguard.inbound.intake_health import IntakeState
 from stsguard.inbound.intake_reader import Batch, IntakeReader, OurDomains, Read, save_batch
 from stsguard.inbound.spool import Spool, SpoolReader
 from stsguard.log import logger, outcome
@@ -81,29 +82,20 @@ class IntakeDrain:
         self._domains = domains
         self._clock = clock
         self._open_store = open_store
-        self._expected = expected
         self._keep = keep
-        self._waiting = 0
-        self._spool_problem: str | None = None
-        self._store_problem: str | None = None
+        self._state = IntakeState(spool.directory, expected)
         self._later: dict[str, tuple[float, int]] = {}  # entries whose key is awaited: when due, and how often tried
-        self._passed: dict[str, float] = {}  # entries at which the database failed: when due
+        self._passed: dict[str, tuple[float, str]] = {}  # entries at which the database failed: when due, and why
         self._failures = 0  # of storing, one after the other
 
     @property
     def waiting(self) -> int:
         """How many entries were in the spool when it was last looked at."""
-        return self._waiting
+        return self._state.waiting
 
     def health(self) -> PartHealth:
-        """Whether reports get into the database."""
-        if self._spool_problem is not None:
-            state = PartState.FAILED if self._expected else PartState.OK
-            return PartHealth(state, f"no reports are taken in: {self._spool_problem}")
-        if self._store_problem is not None:
-            text = f"{self._waiting} or more received reports wait in the spool: {self._store_problem}"
-            return PartHealth(PartState.FAILED, text)
-        return PartHealth(PartState.OK, f"{self._waiting} received reports wait in the spool")
+        """Whether reports get into the database, and which don't."""
+        return self._state.health()
 
     async def run(self) -> None:
         """Empty the spool whenever something is in it."""
@@ -117,7 +109,7 @@ class IntakeDrain:
                         await asyncio.sleep(pause)
             except SpoolFailed as exc:
                 self._note_spool(str(exc))
-            await asyncio.sleep(NO_SPOOL_SECONDS if not self._expected else RETRY_SECONDS)
+            await asyncio.sleep(NO_SPOOL_SECONDS if not self._state.expected else RETRY_SECONDS)
 
     async def drain(self, spool: SpoolReader) -> bool:
         """Store all that is there now; whether the database took it.
@@ -139,13 +131,19 @@ class IntakeDrain:
         """What is to be taken up now: what has never been tried first, so that nobody who sends mails whose keys can't
         be looked up keeps the others out."""
         names = await asyncio.to_thread(spool.pending, None)
-        self._waiting = len(names)
         self._later = {name: self._later[name] for name in names if name in self._later}
         self._passed = {name: self._passed[name] for name in names if name in self._passed}
+        self._state.waiting, self._state.waiting_for_keys = len(names), len(self._later)
+        self._state.passed = {name: reason for name, (_, reason) in self._passed.items()}
+        self._state.set_aside = await asyncio.to_thread(spool.set_aside_names)
         now = self._clock.monotonic()
-        due = [name for name in names if self._later.get(name, (now, 0))[0] <= now >= self._passed.get(name, now)]
+        due = [name for name in names if self._due_at(name, now) <= now]
         tried = [name for name in due if name in self._later or name in self._passed]
         return [*[name for name in due if name not in set(tried)][:LISTED], *tried[:TRIED_AGAIN]]
+
+    def _due_at(self, name: str, now: float) -> float:
+        later, passed = self._later.get(name), self._passed.get(name)
+        return max(later[0] if later else now, passed[0] if passed else now)
 
     async def _load_domains(self) -> None:
         await self._open_store()
@@ -210,7 +208,8 @@ class IntakeDrain:
                 await self._save_some(spool, [intake], [name])
             except StoreUnavailable as exc:
                 # No more are tried now, for it may be all of them; it is not among the next.
-                self._passed[name] = self._clock.monotonic() + PASSED_OVER_SECONDS
+                self._passed[name] = self._clock.monotonic() + PASSED_OVER_SECONDS, str(exc)
+                self._state.passed = {**self._state.passed, name: str(exc)}
                 passed_over.inc()
                 outcome(log, logging.ERROR, "received report passed over, it stays", entry=name, reason=str(exc))
                 raise
@@ -225,20 +224,21 @@ class IntakeDrain:
         await asyncio.to_thread(spool.remove, names)
         for intake, done in saved:
             tell(intake, done)
+            self._state.refused += bool(intake.refusals) and not done.known
 
     def _note_spool(self, problem: str | None) -> None:
-        if problem != self._spool_problem and (problem or self._spool_problem):
-            level = logging.ERROR if problem and self._expected else logging.INFO
+        if problem != self._state.spool_problem and (problem or self._state.spool_problem):
+            level = logging.ERROR if problem and self._state.expected else logging.INFO
             outcome(log, level, "spool of received reports", state=problem or "in use again")
-        self._spool_problem = problem
+        self._state.spool_problem = problem
 
     def _note_store(self, problem: str | None) -> None:
         if problem:
             store_failures.inc()
-        if bool(problem) != bool(self._store_problem):
+        if bool(problem) != bool(self._state.store_problem):
             text = "received reports stay in the spool" if problem else "received reports are stored again"
             outcome(log, logging.ERROR if problem else logging.INFO, text, reason=problem)
-        self._store_problem = problem
+        self._state.store_problem = problem
 
     async def run_deletion(self) -> None:
         """Delete what is kept long enough, for ever, by the earlier of the wall clock and the monotonic one since the

@@ -186,6 +186,18 @@ class SpoolReader:
                     self._remove_abandoned(path)
         return self._spool.pending(limit)
 
+    def set_aside_names(self) -> Sequence[str]:
+        """The names of the entries that were set aside and still lie there.
+
+        Raises:
+            SpoolFailed: the directory can't be read.
+        """
+        with self._spool._faults():
+            try:
+                return sorted(path.name for path in (self._directory / SET_ASIDE).iterdir())
+            except FileNotFoundError:
+                return ()
+
     def load(self, name: str) -> SpoolEntry | None:
         """The entry of that name; None where it is gone, or was damaged and is set aside now.
 
