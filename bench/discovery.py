@@ -171,7 +171,7 @@ def _tell_parts(repeats: int) -> None:
     name = Domain("example.test")
     question = make_question(name, MX)
     assert question is not None
-    reply = dns.message.make_response(dns.message.from_wire(make_wire_query(question)))
+    reply = dns.message.make_response(dns.message.from_wire(make_wire_query(question, bytes(2))))
     reply.answer = [dns.rrset.from_text(name + ".", 300, "IN", "MX", f"10 mx.{name}.")]
     wire = reply.to_wire()
     body = f"version: STSv1\r\nmode: enforce\r\nmx: mx.{name}\r\nmax_age: 604800\r\n".encode()

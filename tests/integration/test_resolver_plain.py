@@ -145,7 +145,7 @@ def test_alias_and_denial_without_soa_are_left_to_dnspython() -> None:
 def test_query_asks_for_validation() -> None:
     question = make_question(NAME, dns.rdatatype.MX)
     assert question is not None
-    query = dns.message.from_wire(make_wire_query(question, 4711))
+    query = dns.message.from_wire(make_wire_query(question, (4711).to_bytes(2, "big")))
     made = dns.message.make_query(NAME, "MX", use_edns=0, want_dnssec=True, payload=1232, id=4711)
     made.flags = dns.flags.RD | dns.flags.AD
     assert query == made

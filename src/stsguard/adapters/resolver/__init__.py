@@ -35,7 +35,7 @@ from stsguard.adapters.resolver.exchange import (
 from stsguard.adapters.resolver.plain import PlainAnswer, Question, make_question
 from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
 from stsguard.adapters.resolver.slots import Slots
-from stsguard.adapters.resolver.udp import Nameserver, UdpQueries
+from stsguard.adapters.resolver.udp import Nameserver, Query, UdpQueries
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord, TlsaRecord
 from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.metrics import Counter
@@ -213,30 +213,25 @@ class DnsResolver:
         future: asyncio.Future[Answer[Any]] = loop.create_future()
         question = make_question(name, rdtype)
         first = self._nameservers[0]
-        if question is None or first in self._silent_until or not self._slots.take():
-            self._go_on(future, name, rdtype, loop.time() + self._timeout, UNASKED)
-            return future
-        arrived = partial(self._arrived, future, name, rdtype, loop.time() + self._timeout)
-        self._udp[first].send(question, min(self._timeout, self._try_timeout), arrived)
+        now = loop.time()
+        if question is None or (self._silent_until and first in self._silent_until) or not self._slots.take():
+            self._go_on(future, name, rdtype, now + self._timeout, UNASKED)
+        else:
+            query = _Lookup(question, now + min(self._timeout, self._try_timeout), self, future, name, rdtype, now)
+            self._udp[first].send(query)
         return future
 
-    def _arrived(
-        self,
-        future: "asyncio.Future[Answer[Any]]",
-        name: Domain,
-        rdtype: dns.rdatatype.RdataType,
-        deadline: float,
-        outcome: Outcome,
-    ) -> None:
+    def _arrived(self, lookup: "_Lookup", outcome: Outcome) -> None:
         self._slots.release()
+        future = lookup.future
         if future.done():
             return  # nobody waits any longer
-        if type(outcome) is PlainAnswer and (not outcome.records or _is_within_limits(outcome, rdtype)):
+        if type(outcome) is PlainAnswer and (not outcome.records or _is_within_limits(outcome, lookup.rdtype)):
             QUERIES.inc("answered")
-            secure = self.trust_ad and outcome.authentic
-            future.set_result(Answer(outcome.status, outcome.records, name, outcome.ttl, secure))
+            secure = outcome.authentic and self.trust_ad
+            future.set_result(Answer(outcome.status, outcome.records, lookup.name, outcome.ttl, secure))
         else:
-            self._go_on(future, name, rdtype, deadline, outcome)
+            self._go_on(future, lookup.name, lookup.rdtype, lookup.begun_at + self._timeout, outcome)
 
     def _go_on(
         self,
@@ -360,6 +355,34 @@ class DnsResolver:
         except TimeoutError as exc:
             QUERIES.inc("overload")
             raise LookupFailed(LookupReason.TIMEOUT, describe(question), "too many queries under way") from exc
+
+
+class _Lookup(Query[Response | None]):
+    """The first query of a look-up."""
+
+    __slots__ = ("begun_at", "future", "name", "rdtype", "resolver")
+
+    def __init__(  # noqa: PLR0913 (by position, which is quicker)
+        self,
+        question: Question,
+        deadline: float,
+        resolver: DnsResolver,
+        future: "asyncio.Future[Answer[Any]]",
+        name: Domain,
+        rdtype: dns.rdatatype.RdataType,
+        begun_at: float,
+    ) -> None:
+        self.question = question
+        self.deadline = deadline
+        self.stray = None
+        self.resolver = resolver
+        self.future = future
+        self.name = name
+        self.rdtype = rdtype
+        self.begun_at = begun_at
+
+    def done(self, outcome: Outcome) -> None:
+        self.resolver._arrived(self, outcome)
 
 
 def _step(response: Response, owner: dns.name.Name, rdtype: dns.rdatatype.RdataType, question: str) -> Step:

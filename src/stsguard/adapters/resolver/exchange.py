@@ -7,6 +7,7 @@ Left out on purpose: servers that don't know EDNS (RFC 6891). They can't validat
 """
 
 import asyncio
+import os
 import socket
 import struct
 from enum import Enum
@@ -25,7 +26,7 @@ from stsguard.adapters.resolver.plain import (
     make_wire_query,
     read_plain,
 )
-from stsguard.adapters.resolver.udp import Malformed, NoAnswer, UdpQueries, open_socket
+from stsguard.adapters.resolver.udp import ID_OCTETS, Malformed, NoAnswer, UdpQueries, open_socket
 from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.metrics import Counter
 
@@ -138,7 +139,7 @@ def parse_response(wire: bytes, question: Question) -> dns.message.Message | Non
 
 async def _exchange_tcp(question: Question, nameserver: tuple[str, int]) -> Response:
     loop = asyncio.get_running_loop()
-    wire = make_wire_query(question)
+    wire = make_wire_query(question, os.urandom(ID_OCTETS))
     with open_socket(nameserver, socket.SOCK_STREAM) as sock:
         await loop.sock_connect(sock, nameserver)
         await loop.sock_sendall(sock, struct.pack("!H", len(wire)) + wire)

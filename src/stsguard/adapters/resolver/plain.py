@@ -11,7 +11,6 @@ SOA.
 """
 
 import re
-import secrets
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,8 +46,11 @@ _HEAD_CD = struct.pack("!5H", _RD | _AD | _CD, 1, 0, 0, 1)
 # The root, OPT, payload size, flags, no data (RFC 6891 §6.1.2).
 _OPTIONS = struct.pack("!BHHIH", 0, OPT, PAYLOAD_SIZE, _DO, 0)
 _FIXED = struct.Struct("!HHIH")  # type, class, TTL, length of the RDATA
-_ROOT_OPT = struct.pack("!BH", 0, OPT)
+_MINIMUM = struct.Struct("!I")  # the last field of a SOA (RFC 1035 §3.3.13)
+# The usual end of a message: no upper bits of an RCODE, version 0, any payload size and flags, no options.
+_PLAIN_OPT = re.compile(re.escape(struct.pack("!BH", 0, OPT)) + rb"..\0\0..\0\0", re.DOTALL)
 _ASKED = b"\xc0\x0c"  # the usual compression: a pointer to the question
+_AROUND_NAME = 6  # octets of a question beside those of its name: the first length, the root, type and class
 _LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
 _MIN_TLSA = 4
 _MIN_SOA = 22  # two names and five numbers (RFC 1035 §3.3.13)
@@ -96,16 +98,14 @@ def make_question(name: Domain, rdtype: int) -> Question | None:
     return Question(name, rdtype, encoded + (_ENDS.get(rdtype) or _END.pack(0, rdtype, _IN)))
 
 
-def make_wire_query(question: Question, query_id: int | None = None) -> bytes:
+def make_wire_query(question: Question, query_id: bytes) -> bytes:
     """A recursive query that asks for validation: DO, and AD for servers that set theirs only on demand.
 
     RFC 6840 §5.7: AD in a query asks for AD in the answer. RFC 4035 §3.2.1: some heed only DO. CD stays clear, so that
     a validating server withholds what is bogus.
     """
-    if query_id is None:
-        query_id = secrets.randbits(16)
     head = _HEAD_CD if question.checking_disabled else _HEAD
-    return query_id.to_bytes(2, "big") + head + question.wire + _OPTIONS
+    return query_id + head + question.wire + _OPTIONS
 
 
 def read_plain(wire: bytes, question: Question) -> PlainAnswer | None:
@@ -124,9 +124,9 @@ def _read(wire: bytes, question: Question) -> PlainAnswer:
     total = answers + authorities + additionals
     if flags & _QR_OPCODE_TC != _QR or rcode not in (0, _NXDOMAIN) or questions != 1 or total > MAX_RECORDS:
         raise _NotPlain
-    position = HEADER_SIZE + len(question.wire)
-    if wire[HEADER_SIZE:position] != question.wire:
+    if not wire.startswith(question.wire, HEADER_SIZE):
         raise _NotPlain
+    position = HEADER_SIZE + len(question.wire)
     found: dict[bytes, Value] = {}
     least = _MAX_TTL
     for _ in range(answers):
@@ -139,13 +139,17 @@ def _read(wire: bytes, question: Question) -> PlainAnswer:
         if rdtype == question.rdtype and rdclass == _IN and owner == question.name:
             if ttl > _MAX_TTL:
                 raise _NotPlain
-            key, value = _READERS[rdtype](wire, position, end)
+            key, value = _READERS[rdtype](wire, position, end, question)
             found.setdefault(key, value)
-            least = min(least, ttl)
+            if ttl < least:
+                least = ttl
         position = end
-    negative, position = _authority(wire, position, authorities, question)
-    _skip_additional(wire, position, additionals)
-    authentic = bool(flags & _AD)
+    negative = None
+    if authorities:
+        negative, position = _authority(wire, position, authorities, question)
+    if additionals != 1 or _PLAIN_OPT.fullmatch(wire, position) is None:
+        _skip_additional(wire, position, additionals, question)
+    authentic = flags & _AD != 0
     if found:
         if rcode == _NXDOMAIN:
             raise _NotPlain
@@ -169,23 +173,17 @@ def _authority(wire: bytes, position: int, count: int, question: Question) -> tu
                 raise _NotPlain
             if not (question.name == owner or question.name.endswith(f".{owner}") or not owner):
                 raise _NotPlain
-            negative = min(ttl, int.from_bytes(wire[end - 4 : end], "big"))
-            if negative > _MAX_TTL or end > len(wire):
-                raise _NotPlain
+            (minimum,) = _MINIMUM.unpack_from(wire, end - 4)
+            negative = ttl if ttl < minimum else minimum
         position = end
     return negative, position
 
 
-def _skip_additional(wire: bytes, position: int, count: int) -> None:
-    if count == 1 and wire[position : position + 3] == _ROOT_OPT and len(wire) == position + 11:
-        # The usual end: no upper bits of an RCODE, version 0, any flags, no options.
-        if wire[position + 5 : position + 7] == wire[position + 9 :] == b"\0\0":
-            return
-        raise _NotPlain
+def _skip_additional(wire: bytes, position: int, count: int, question: Question) -> None:
     options = 0
     for _ in range(count):
         start = position
-        position = _name(wire, position)[1] if wire[position] else position + 1
+        position = _name(wire, position, question)[1] if wire[position] else position + 1
         rdtype, _, ttl, length = _FIXED.unpack_from(wire, position)
         if rdtype in (TSIG, SIG):
             raise _NotPlain
@@ -200,23 +198,33 @@ def _skip_additional(wire: bytes, position: int, count: int) -> None:
 
 
 def _owner(wire: bytes, position: int, question: Question) -> tuple[str, int]:
-    if wire[position : position + 2] == _ASKED:
+    if wire.startswith(_ASKED, position):
         return question.name, position + 2
-    return _name(wire, position)
+    return _name(wire, position, question)
 
 
-def _name(wire: bytes, position: int) -> tuple[str, int]:
+def _name(wire: bytes, position: int, question: Question) -> tuple[str, int]:
     """The name at `position` in lower case, without its final dot, and where it ends; a name of other characters than
     a host's is not plain."""
     labels: list[bytes] = []
+    rest = ""
     after = 0
     while True:
         length = wire[position]
-        if length & _POINTER == _POINTER:
+        if length >= _POINTER:
             target = (length & 0x3F) << 8 | wire[position + 1]
             after = after or position + 2
             if target >= position or len(labels) > _MAX_LABELS:  # RFC 1035 §4.1.4: a prior occurrence
                 raise _NotPlain
+            offset = target - HEADER_SIZE
+            # Nearly every name ends as the one asked for does, whose text has each label where its octets have it, but
+            # for escapes: those make the text longer.
+            asked = question.name
+            if 0 <= offset < len(asked) == len(question.wire) - _AROUND_NAME and (
+                not offset or asked[offset - 1] == "."
+            ):
+                rest = asked[offset:]
+                break
             position = target
         elif length & _POINTER:
             raise _NotPlain
@@ -229,12 +237,14 @@ def _name(wire: bytes, position: int) -> tuple[str, int]:
             labels.append(label)
             position += 1 + length
     name = b".".join(labels).decode("ascii").lower()
+    if rest:
+        name = f"{name}.{rest}" if labels else rest
     if len(name) > MAX_NAME_OCTETS:
         raise _NotPlain
     return name, after or position + 1
 
 
-def _txt(wire: bytes, position: int, end: int) -> tuple[bytes, bytes]:
+def _txt(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, bytes]:
     """RFC 1035 §3.3.14: one or more strings, joined without blanks (RFC 8461 §3.1)."""
     raw = wire[position:end]
     if len(raw) != end - position or not raw:
@@ -252,11 +262,11 @@ def _txt(wire: bytes, position: int, end: int) -> tuple[bytes, bytes]:
     return raw, b"".join(strings)
 
 
-def _mx(wire: bytes, position: int, end: int) -> tuple[bytes, MxRecord]:
-    name, after = _name(wire, position + 2)
+def _mx(wire: bytes, position: int, end: int, question: Question) -> tuple[bytes, MxRecord]:
+    name, after = _name(wire, position + 2, question)
     if after != end:
         raise _NotPlain
-    preference = int.from_bytes(wire[position : position + 2], "big")
+    preference = wire[position] << 8 | wire[position + 1]
     key = b"%d %s" % (preference, name.encode("ascii"))
     if not name:
         return key, MxRecord(preference, None)  # RFC 7505 §3
@@ -266,28 +276,28 @@ def _mx(wire: bytes, position: int, end: int) -> tuple[bytes, MxRecord]:
         raise _NotPlain from None
 
 
-def _tlsa(wire: bytes, position: int, end: int) -> tuple[bytes, TlsaRecord]:
+def _tlsa(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, TlsaRecord]:
     raw = wire[position:end]
     if len(raw) != end - position or len(raw) < _MIN_TLSA:
         raise _NotPlain
     return raw, TlsaRecord(raw[0], raw[1], raw[2], raw[3:])
 
 
-def _a(wire: bytes, position: int, end: int) -> tuple[bytes, IPv4Address]:
+def _a(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, IPv4Address]:
     raw = wire[position:end]
     if len(raw) != 4 or end - position != 4:
         raise _NotPlain
     return raw, IPv4Address(raw)
 
 
-def _aaaa(wire: bytes, position: int, end: int) -> tuple[bytes, IPv6Address]:
+def _aaaa(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, IPv6Address]:
     raw = wire[position:end]
     if len(raw) != 16 or end - position != 16:
         raise _NotPlain
     return raw, IPv6Address(raw)
 
 
-_READERS: dict[int, Callable[[bytes, int, int], tuple[bytes, Value]]] = {
+_READERS: dict[int, Callable[[bytes, int, int, Question], tuple[bytes, Value]]] = {
     TXT: _txt,
     MX: _mx,
     TLSA: _tlsa,

@@ -4,14 +4,14 @@ To a nameserver on this machine all queries under way share a socket, since nobo
 to any other each has a socket, hence a port, of its own (RFC 5452 §9.2). Each has a random ID that no other query on
 its socket has. A socket is closed as soon as nothing waits on it, so there is nothing to close in the end.
 
-A query takes no task, no future and no timer: whoever asks is called back, and a socket has one timer for all that wait
-on it. Tasks and timers cost more than asking and reading together.
+A query takes no task, no future and no timer: it is told what came, and a socket has one timer for all that wait on it.
+Tasks and timers cost more than asking and reading together.
 """
 
 import asyncio
 import os
 import socket
-from array import array
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Generic, TypeVar
@@ -28,6 +28,7 @@ T = TypeVar("T")
 RECEIVE_SIZE = 65_535
 RECEIVE_BUFFER = 1_048_576  # answers to hundreds of queries may come at once
 AT_A_TIME = 64  # datagrams read before other work has its turn
+ID_OCTETS = 2
 IDS_AT_ONCE = 256  # drawn from the system: a call of its own for each would cost as much as sending the query
 
 
@@ -43,14 +44,20 @@ class NoAnswer(Exception):
         self.malformed = malformed
 
 
-class _Waiting(Generic[T]):
-    __slots__ = ("deadline", "done", "question", "stray")
+class Query(Generic[T]):
+    """A question until `deadline` by the loop's clock; `stray` is the last that came instead of an answer."""
 
-    def __init__(self, question: Question, deadline: float, done: Callable[[T | NoAnswer | OSError], None]) -> None:
+    __slots__ = ("deadline", "question", "stray")
+
+    def __init__(self, question: Question, deadline: float) -> None:
         self.question = question
         self.deadline = deadline
-        self.done = done
         self.stray: Malformed | None = None
+
+    @abstractmethod
+    def done(self, outcome: T | NoAnswer | OSError) -> None:
+        """Called once: with the answer, with `NoAnswer` when the time is over, or with why the nameserver can't be
+        reached."""
 
 
 class UdpQueries(Generic[T]):
@@ -62,19 +69,18 @@ class UdpQueries(Generic[T]):
         self._shares = is_loopback(ip_address(nameserver[0]))
         self._open: _Socket[T] | None = None
 
-    def send(self, question: Question, timeout_seconds: float, done: Callable[[T | NoAnswer | OSError], None]) -> None:
-        """Ask. `done` is called once: with the answer, with `NoAnswer` when the time is over, or with why the
-        nameserver can't be reached. Never before this returns."""
+    def send(self, query: Query[T]) -> None:
+        """Ask; the query is told what came of it, never before this returns."""
         sock = self._open
         if sock is None or sock.closed:
             try:
                 sock = _Socket(self.nameserver, self._read)
             except OSError as exc:
-                asyncio.get_running_loop().call_soon(done, exc)
+                asyncio.get_running_loop().call_soon(query.done, exc)
                 return
             if self._shares:
                 self._open = sock
-        sock.send(question, timeout_seconds, done)
+        sock.send(query)
 
     async def ask(self, question: Question, timeout_seconds: float) -> T:
         """The answer.
@@ -83,27 +89,35 @@ class UdpQueries(Generic[T]):
             NoAnswer: not within the time.
             OSError: the nameserver can't be reached.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        query: _Awaited[T] = _Awaited(question, loop.time() + timeout_seconds, loop.create_future())
+        self.send(query)
+        return await query.future
 
-        def done(outcome: T | NoAnswer | OSError) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, NoAnswer | OSError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
 
-        self.send(question, timeout_seconds, done)
-        return await future
+class _Awaited(Query[T]):
+    __slots__ = ("future",)
+
+    def __init__(self, question: Question, deadline: float, future: asyncio.Future[T]) -> None:
+        super().__init__(question, deadline)
+        self.future = future
+
+    def done(self, outcome: T | NoAnswer | OSError) -> None:
+        if self.future.done():
+            return
+        if isinstance(outcome, NoAnswer | OSError):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class _Socket(Generic[T]):
     def __init__(self, nameserver: Nameserver, read: Callable[[bytes, Question], T]) -> None:
         self.closed = False
-        self._waiting: dict[int, _Waiting[T]] = {}
+        self._waiting: dict[bytes, Query[T]] = {}
         self._read = read
         self._loop = asyncio.get_running_loop()
-        self._ids: Iterator[int] = iter(())
+        self._ids: Iterator[bytes] = iter(())
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._sock = _Unattended(family_of(nameserver), socket.SOCK_DGRAM)
@@ -116,25 +130,25 @@ class _Socket(Generic[T]):
             self._sock.close()
             raise
 
-    def send(self, question: Question, timeout_seconds: float, done: Callable[[T | NoAnswer | OSError], None]) -> None:
+    def send(self, query: Query[T]) -> None:
         query_id = self._new_id()
-        deadline = self._loop.time() + timeout_seconds
         try:
-            self._sock.send(make_wire_query(question, query_id))
+            self._sock.send(make_wire_query(query.question, query_id))
         except OSError as exc:
-            self._loop.call_soon(done, exc)
+            self._loop.call_soon(query.done, exc)
             self._close_unless_needed()
             return
-        self._waiting[query_id] = _Waiting(question, deadline, done)
-        if self._timer is None or deadline < self._timer_at:
-            self._set_timer(deadline)
+        self._waiting[query_id] = query
+        if self._timer is None or query.deadline < self._timer_at:
+            self._set_timer(query.deadline)
 
-    def _new_id(self) -> int:
+    def _new_id(self) -> bytes:
         while True:
             for query_id in self._ids:
                 if query_id not in self._waiting:
                     return query_id
-            self._ids = iter(array("H", os.urandom(2 * IDS_AT_ONCE)))
+            drawn = os.urandom(ID_OCTETS * IDS_AT_ONCE)
+            self._ids = iter([drawn[at : at + ID_OCTETS] for at in range(0, len(drawn), ID_OCTETS)])
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
@@ -145,12 +159,12 @@ class _Socket(Generic[T]):
         self._timer = None
         # Also what is due within the resolution of the loop's clock, or the timer would be set for no time at all.
         now = max(self._loop.time(), self._timer_at)
-        for query_id, waiting in tuple(self._waiting.items()):
-            if waiting.deadline <= now:
+        for query_id, query in tuple(self._waiting.items()):
+            if query.deadline <= now:
                 del self._waiting[query_id]
-                waiting.done(NoAnswer(waiting.stray))
+                query.done(NoAnswer(query.stray))
         if self._waiting:
-            self._set_timer(min(waiting.deadline for waiting in self._waiting.values()))
+            self._set_timer(min(query.deadline for query in self._waiting.values()))
         self._close_unless_needed()
 
     def _receive(self) -> None:
@@ -182,23 +196,23 @@ class _Socket(Generic[T]):
         self._sock.close()
 
     def _take(self, datagram: bytes) -> None:
-        query_id = int.from_bytes(datagram[:2], "big")
-        waiting = self._waiting.get(query_id)
-        if waiting is None:
+        query_id = datagram[:ID_OCTETS]
+        query = self._waiting.get(query_id)
+        if query is None:
             STRAY.inc()
             # Whose answer it should have been nobody knows, but with one query alone.
             for only in self._waiting.values() if len(self._waiting) == 1 else ():
                 only.stray = Malformed("not an answer to this query")
             return
         try:
-            answer = self._read(datagram, waiting.question)
+            answer = self._read(datagram, query.question)
         except Malformed as exc:
             # RFC 5452 §9.1: somebody may be guessing, and the true answer may still come.
             STRAY.inc()
-            waiting.stray = exc
+            query.stray = exc
         else:
             del self._waiting[query_id]
-            waiting.done(answer)
+            query.done(answer)
 
 
 class _Unattended(socket.socket):
