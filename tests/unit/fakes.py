@@ -171,6 +171,8 @@ class FakeStore:
     broken: bool = False
     hangs: bool = False
     early: bool = False
+    shared: bool = False
+    invalid: set[str] = field(default_factory=set)
     crash: BaseException | None = None
     calls: Counter[str] = field(default_factory=Counter)
 
@@ -201,6 +203,9 @@ class FakeStore:
         await self._call("load_policies")
         names = sorted(name for name in self.rows if after is None or name > after)
         return [self.rows[name] for name in names[:limit]]
+
+    def may_hold_more(self, policy_domain: Domain) -> bool:
+        return self.shared or policy_domain in self.invalid
 
     async def save_policies(self, policies: Sequence[StoredPolicy]) -> None:
         await self._call("save_policies")

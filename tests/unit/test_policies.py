@@ -1,6 +1,8 @@
 """The policy cache: one flight a domain, the store, negatives, failures, downgrades (RFC 8461 §3.3, §5.1, §10.2)."""
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -13,6 +15,7 @@ from tests.unit.policy_status import NAME, entry_of, status
 
 @virtual
 async def test_one_flight_a_domain_with_200_waiters(world: World) -> None:
+    world.store.shared = True
     world.publish(NAME)
     await world.start()
     world.fetcher.held = asyncio.Event()
@@ -78,11 +81,43 @@ async def test_rfc8461_3_3_the_stored_policy_is_used_where_discovery_is_blocked(
 
 
 @virtual
+async def test_a_store_that_was_read_as_a_whole_is_not_asked_again(world: World) -> None:
+    await world.start()
+    await world.until(lambda: world.tender.loaded, 5)
+    world.store.broken = True
+    assert await status(world, "none.example") is StsStatus.ABSENT
+    assert world.store.calls["load_policy"] == 0
+    assert not world.cache.store_failing
+
+
+@pytest.mark.parametrize("why", ["another node stores policies", "a row was no policy", "it had expired by the clock"])
+@virtual
+async def test_rfc8461_3_3_a_store_that_was_read_is_asked_for_what_memory_lacks(world: World, why: str) -> None:
+    world.publish(NAME)
+    await world.start()
+    await status(world)
+    row = world.store.rows.pop(NAME)
+    match why:
+        case "another node stores policies":
+            world.store.shared = True
+        case "a row was no policy":
+            world.store.invalid = {NAME}
+        case _:
+            world.store.rows[NAME] = replace(row, fetched_at=row.fetched_at - timedelta(days=60))
+    await world.restart()
+    await world.until(lambda: world.tender.loaded, 5)
+    world.store.rows[NAME] = row
+    world.resolver.deny("TXT", f"_mta-sts.{NAME}")
+    assert await status(world) is StsStatus.IN_FORCE
+
+
+@virtual
 async def test_a_miss_in_memory_reads_the_store_though_it_was_never_read_as_a_whole(world: World) -> None:
     world.publish(NAME)
     await world.start()
     await status(world)
     row = world.store.rows.pop(NAME)
+    world.store.shared = True
     await world.restart()
     world.store.rows[NAME] = row
     world.resolver.deny("TXT", f"_mta-sts.{NAME}")
@@ -224,6 +259,7 @@ async def test_store_unreadable_and_a_fetch_that_is_delayed_is_not_pending(world
 
 @virtual
 async def test_store_not_read_in_time_is_not_pending(world: World) -> None:
+    world.store.shared = True
     world.publish(NAME)
     await world.start()
     world.store.hangs = True
@@ -259,6 +295,7 @@ async def test_the_store_recovers_and_what_was_hidden_comes_into_force(world: Wo
 
 @virtual
 async def test_the_store_fails_after_the_start_and_recovers_long_before_the_fetch_is_tried_again(world: World) -> None:
+    world.store.shared = True  # else all that is in it would be known
     world.publish(NAME)
     await world.start()
     await status(world)
@@ -278,6 +315,7 @@ async def test_the_store_fails_after_the_start_and_recovers_long_before_the_fetc
 
 @virtual
 async def test_the_store_recovers_without_a_policy_and_the_fetch_still_waits(world: World) -> None:
+    world.store.shared = True  # else all that is in it would be known
     world.publish(NAME)
     world.fetcher.policies[NAME] = FetchReason.CONNECT_FAILED
     await world.start()

@@ -156,6 +156,9 @@ class Flights:
             self._has_read(flight, saver.waiting(flight.policy_domain))
             asyncio.get_running_loop().call_soon(self._go_on, flight)
             return
+        if self._cache.is_nothing_stored(flight.policy_domain):
+            flight.is_read = flight.readable = True
+            return
         tried = self._cache.store_tried.is_set()
         reading = self._store.load_policy(flight.policy_domain) if tried else self._load_when_tried(flight)
         flight.reading = asyncio.ensure_future(reading)

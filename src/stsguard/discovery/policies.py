@@ -104,6 +104,9 @@ class PolicyCache:
         self.on_entry: Callable[[PolicyEntry], None] = lambda _entry: None
         self.on_gone: Callable[[PolicyEntry], None] = lambda _entry: None
         self.on_fetch: Callable[[Domain, PolicyFetchFailed | None], None] = lambda _domain, _failure: None
+        self._store = store
+        self._all_read = False
+        self._left_in_store: set[Domain] = set()  # policies that were read, or written, and are not in memory
         self._size = size
         self._entries: dict[Domain, PolicyEntry] = {}
         self._mode_none: dict[Domain, None] = {}  # those of the entries that apply nothing, the oldest first
@@ -191,6 +194,21 @@ class PolicyCache:
             return known.state.status is not StsStatus.ABSENT
         return not self._flights.has_no_record(policy_domain)
 
+    def leave_in_store(self, policy_domain: Domain) -> None:
+        """What is stored for a domain was read, and is not kept in memory."""
+        self._left_in_store.add(policy_domain)
+
+    def has_read_all(self) -> None:
+        """All that is stored has been read: adopted, or left in the store."""
+        self._all_read = True
+
+    def is_nothing_stored(self, policy_domain: Domain) -> bool:
+        """Whether it is known, without a look, that the store holds no policy for a domain that has none in memory and
+        none that waits to be written: nearly every domain, so that a database is seldom asked."""
+        return (
+            self._all_read and policy_domain not in self._left_in_store and not self._store.may_hold_more(policy_domain)
+        )
+
     async def close(self) -> None:
         """End the discoveries that are under way."""
         await self._flights.close()
@@ -253,6 +271,7 @@ class PolicyCache:
                 name = next(iter(self._mode_none))
                 del self._mode_none[name]
                 self.on_gone(self._entries.pop(name))
+                self._left_in_store.add(name)
             else:
                 return  # policies in force: none is ever dropped
 

@@ -243,14 +243,19 @@ class PolicyTender:
             chunk = await self._store.load_policies(after, LOAD_CHUNK)
             for stored in chunk:
                 name = stored.policy_domain
-                if self._cache.entry(name) is None and remaining_seconds(stored, self._cache.clock.now()) > 0:
+                if self._cache.entry(name) is not None:
+                    continue
+                if remaining_seconds(stored, self._cache.clock.now()) > 0:
                     self._cache.adopt(stored)
                     count += 1
+                else:
+                    self._cache.leave_in_store(name)
             if len(chunk) < LOAD_CHUNK:
                 break
             after = chunk[-1].policy_domain
             await asyncio.sleep(0)
         self.loaded = True
+        self._cache.has_read_all()
         outcome(log, logging.INFO, "store is read", policies=count)
 
     async def _watch_clock(self) -> None:

@@ -109,6 +109,10 @@ class PolicyStore(Protocol):
             StoreUnavailable: it can't be read.
         """
 
+    def may_hold_more(self, policy_domain: Domain) -> bool:
+        """Whether it may hold a policy of `policy_domain` that `load_policies`, gone through to the end, has not given:
+        others write to it as well, or what is stored can't be read."""
+
     async def save_policies(self, policies: Sequence[StoredPolicy]) -> None:
         """Write these in one transaction, each replacing what is stored for its domain, and return when they are
         safe on disk.

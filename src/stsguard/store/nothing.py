@@ -27,6 +27,10 @@ class NoStore:
         """None is stored."""
         return ()
 
+    def may_hold_more(self, policy_domain: Domain) -> bool:
+        """None is stored."""
+        return False
+
     async def save_policies(self, policies: Sequence[StoredPolicy]) -> None:
         """Nothing is kept."""
 

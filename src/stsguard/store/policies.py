@@ -18,6 +18,7 @@ from stsguard.metrics import Counter
 from stsguard.names import Domain
 from stsguard.store.access import PAGE_SECONDS, READ_SECONDS, DatabaseAccess, Tables
 from stsguard.store.early_policies import EarlyPolicies
+from stsguard.store.sqlite_file import PREFIX
 from stsguard.store.worker import StoreThread
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class PolicyStoreSql:
     ) -> None:
         self._access = DatabaseAccess(database) if isinstance(database, str) else database
         self._now = now
+        self._is_shared = not self._access.url.startswith(PREFIX)
+        self._invalid: set[str] = set()  # names of the rows that were found to be no policy
         self._asked: _Asked = {}  # for the next read
         self._reading: asyncio.Task[None] | None = None
         self._early: EarlyPolicies | None = None
@@ -141,8 +144,16 @@ class PolicyStoreSql:
         self._report(page.invalid)
         return page.policies
 
+    def may_hold_more(self, policy_domain: Domain) -> bool:
+        """Whether there may be a policy of the domain that `load_policies`, gone through to the end, has not given.
+
+        Only PostgreSQL is shared by nodes that store policies; an SQLite file belongs to one.
+        """
+        return self._is_shared or policy_domain in self._invalid
+
     def _report(self, invalid: Sequence[tuple[str, str]]) -> None:
         for name, reason in invalid:
+            self._invalid.add(name)
             rows_invalid.inc()
             outcome(log, logging.ERROR, "stored policy can't be read", policy_domain=name, reason=reason)
 

@@ -136,6 +136,12 @@ BAD_ROWS = [
 ]
 
 
+async def test_only_postgresql_holds_what_others_store(store: PolicyStoreSql, url: str) -> None:
+    await store.save_policies([stored("a.example")])
+    await all_of(store, 10)
+    assert store.may_hold_more(A) is store.may_hold_more(Domain("b.example")) is not url.startswith("sqlite")
+
+
 @pytest.mark.parametrize(("change", "reason"), BAD_ROWS)
 async def test_row_that_no_longer_parses_is_reported_skipped_and_kept(
     store: PolicyStoreSql, url: str, change: str, reason: str, caplog: pytest.LogCaptureFixture
@@ -151,6 +157,7 @@ async def test_row_that_no_longer_parses_is_reported_skipped_and_kept(
     assert {each["policy_domain"] for each in fields} == {"a.example", "c.example"}
     assert all(each["reason"].endswith(reason) for each in fields), fields
     # For the one domain it is no "there is none": an enforce policy may have been there.
+    assert store.may_hold_more(A)
     with pytest.raises(StoreUnavailable) as caught:
         await store.load_policy(A)
     assert str(caught.value) == f"what is stored for a.example is no policy: {fields[0]['reason']}"

@@ -217,21 +217,23 @@ class DnsResolver:
         if question is None or (self._silent_until and first in self._silent_until) or not self._slots.take():
             self._go_on(future, name, rdtype, now + self._timeout, UNASKED)
         else:
-            query = _Lookup(question, now + min(self._timeout, self._try_timeout), self, future, name, rdtype, now)
+            query = _Lookup(question, now + min(self._timeout, self._try_timeout), self, future, now)
             self._udp[first].send(query)
         return future
 
     def _arrived(self, lookup: "_Lookup", outcome: Outcome) -> None:
         self._slots.release()
-        future = lookup.future
+        future, question = lookup.future, lookup.question
         if future.done():
             return  # nobody waits any longer
-        if type(outcome) is PlainAnswer and (not outcome.records or _is_within_limits(outcome, lookup.rdtype)):
+        name = cast(Domain, question.name)
+        if type(outcome) is PlainAnswer and (not outcome.records or _is_within_limits(outcome, question.rdtype)):
             QUERIES.inc("answered")
             secure = outcome.authentic and self.trust_ad
-            future.set_result(Answer(outcome.status, outcome.records, lookup.name, outcome.ttl, secure))
+            future.set_result(Answer(outcome.status, outcome.records, name, outcome.ttl, secure))
         else:
-            self._go_on(future, lookup.name, lookup.rdtype, lookup.begun_at + self._timeout, outcome)
+            rdtype = dns.rdatatype.RdataType(question.rdtype)
+            self._go_on(future, name, rdtype, lookup.begun_at + self._timeout, outcome)
 
     def _go_on(
         self,
@@ -360,25 +362,19 @@ class DnsResolver:
 class _Lookup(Query[Response | None]):
     """The first query of a look-up."""
 
-    __slots__ = ("begun_at", "future", "name", "rdtype", "resolver")
+    __slots__ = ("begun_at", "future", "resolver")
 
-    def __init__(  # noqa: PLR0913 (by position, which is quicker)
+    def __init__(
         self,
         question: Question,
         deadline: float,
         resolver: DnsResolver,
         future: "asyncio.Future[Answer[Any]]",
-        name: Domain,
-        rdtype: dns.rdatatype.RdataType,
         begun_at: float,
     ) -> None:
-        self.question = question
-        self.deadline = deadline
-        self.stray = None
+        super().__init__(question, deadline)
         self.resolver = resolver
         self.future = future
-        self.name = name
-        self.rdtype = rdtype
         self.begun_at = begun_at
 
     def done(self, outcome: Outcome) -> None:
@@ -410,7 +406,7 @@ def _landed(future: "asyncio.Future[Answer[Any]]", task: "asyncio.Task[None]") -
         future.set_exception(exc)
 
 
-def _is_within_limits(answer: PlainAnswer, rdtype: dns.rdatatype.RdataType) -> bool:
+def _is_within_limits(answer: PlainAnswer, rdtype: int) -> bool:
     """Whether no limit can be exceeded; where one may be, it is checked in the long way."""
     if len(answer.records) > FEW_RECORDS:
         return False

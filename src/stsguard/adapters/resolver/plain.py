@@ -141,8 +141,7 @@ def _read(wire: bytes, question: Question) -> PlainAnswer:
                 raise _NotPlain
             key, value = _READERS[rdtype](wire, position, end, question)
             found.setdefault(key, value)
-            if ttl < least:
-                least = ttl
+            least = min(least, ttl)
         position = end
     negative = None
     if authorities:
