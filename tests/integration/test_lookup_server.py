@@ -110,8 +110,9 @@ def test_any_split_gives_the_same_replies(keys: list[str], cuts: list[int]) -> N
 @relaxed
 def test_the_hot_path_finds_what_the_parser_finds(kept: set[str], stream: bytes) -> None:
     def cells(requests: set[bytes]) -> SimpleNamespace:
-        destination = SimpleNamespace(expires_at=1.0, last_used=0.0)
-        found = {request: SimpleNamespace(reply=b"<%b>" % request, destination=destination) for request in requests}
+        found = {
+            request: SimpleNamespace(reply=b"<%b>" % request, expires_at=1.0, last_used=0.0) for request in requests
+        }
         return SimpleNamespace(cells=found, now=lambda: 0.0)
 
     hot = lookup.LookupProtocol(cells({ask(key) for key in kept}))  # type: ignore[arg-type]  # all that it reads there
@@ -400,7 +401,7 @@ async def test_an_answer_that_takes_too_long_is_temp(monkeypatch: pytest.MonkeyP
         client = await server.connect()
         assert (await client.lookup("slow.example")).startswith(b"TEMP ")
         server.world.resolver.held["MX"].set()
-        await until(lambda: server.world.demands.destination(Domain("slow.example"), 25).demand is not None)
+        await until(lambda: bool(server.world.demands.destination(Domain("slow.example"), 25).packed))
         assert await client.lookup("slow.example") == SECURE % b"slow.example"
 
 

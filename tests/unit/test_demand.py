@@ -44,7 +44,7 @@ async def test_rfc8461_5_1_a_pending_decision_changes_by_itself_when_the_fetch_l
     assert await world.reply(NAME) == "notfound"
     world.fetcher.held.set()
     await asyncio.sleep(1)
-    made = destination(world).demand
+    made = world.demands.latest(destination(world))
     assert made is not None
     assert made.decision.reply == "secure"
     assert destination(world).expires_at > world.clock.monotonic()
@@ -210,7 +210,7 @@ async def test_rfc8461_4_1_a_confirmed_verdict_decides_anew_without_a_lookup(wor
     assert await world.reply(NAME) == "secure"
     before = world.resolver.count("MX")
     await asyncio.sleep(150)
-    made = destination(world).demand
+    made = world.demands.latest(destination(world))
     assert made is not None
     assert made.decision.match_names == (NO_PERMITTED_HOST,)
     assert world.resolver.count("MX") == before
@@ -227,14 +227,37 @@ async def test_a_verdict_on_a_host_of_many_decides_few_at_once_and_the_others_wh
     world.resolver.give("A", MX, ip_address("192.0.2.1"), secure=False)
     await asyncio.gather(*(world.ask(name) for name in names))
     world.prober.found[MX] = failing(MX)
-    await world.verifier.probe_now(world.demands.destination(Domain(names[0]), 25).demand.mx.hosts)  # type: ignore[union-attr]  # a domain with evidence
+    await world.verifier.probe_now(world.demands.latest(destination(world, names[0])).mx.hosts)  # type: ignore[union-attr]  # a domain with evidence
     before, looked_up = sum(demand.decisions.values.values()), len(world.resolver.asked)
-    await world.verifier.probe_now(world.demands.destination(Domain(names[0]), 25).demand.mx.hosts)  # type: ignore[union-attr]
+    await world.verifier.probe_now(world.demands.latest(destination(world, names[0])).mx.hosts)  # type: ignore[union-attr]
     assert sum(demand.decisions.values.values()) - before == demand.REDECIDED_AT_ONCE
     for name in names:
         assert (await world.ask(name)).decision.match_names == (NO_PERMITTED_HOST,)
     assert sum(demand.decisions.values.values()) - before == len(names)
     assert len(world.resolver.asked) == looked_up
+
+
+@pytest.mark.parametrize("mx_hostname", [NAME, MX, "mx.deep.example.com", "mx.example.org", "notexample.com"])
+@virtual
+async def test_a_verdict_finds_its_destinations_whatever_the_host_is_called(world: World, mx_hostname: str) -> None:
+    for name in (NAME, "other.example"):
+        world.publish(name, mx=[mx_hostname])
+    world.resolver.give("MX", NAME, MxRecord(10, Domain(mx_hostname)), secure=False)
+    world.resolver.give("A", mx_hostname, ip_address("192.0.2.1"), secure=False)
+    await world.start()
+    for name in (NAME, "other.example"):
+        await world.ask(name)
+        await world.ask(name, 587)
+    world.prober.found[mx_hostname] = failing(Domain(mx_hostname))
+    for _ in range(2):  # the second confirms the first
+        await world.verifier.probe_now(world.demands.latest(destination(world)).mx.hosts)  # type: ignore[union-attr]  # a domain with evidence
+    for port in (25, 587):
+        assert world.demands.latest(destination(world, NAME, port)).decision.left_out == (mx_hostname,)  # type: ignore[union-attr]
+    assert bool(world.demands._by_mx_hostname) == (not f".{mx_hostname}".endswith(f".{NAME}"))
+    for port in (25, 587):
+        world.demands.forget(destination(world, NAME, port))
+    assert not world.demands._served_by(Domain(mx_hostname))
+    assert not world.demands._by_mx_hostname
 
 
 @virtual
@@ -248,7 +271,7 @@ async def test_rfc8461_4_1_mx_hosts_that_the_policy_does_not_permit_are_noted_on
     replies = await world.keep_asking(NAME, 3600)
     assert policies.downgrades_seen.value(Downgrade.MX_NOT_PERMITTED.value) == before + 1
     assert set(replies) == {"secure"}
-    made = destination(world).demand
+    made = world.demands.latest(destination(world))
     assert made is not None
     assert made.decision.delivers_nothing
 
@@ -260,7 +283,7 @@ async def test_each_port_is_a_destination_and_both_follow_the_policy(world: Worl
     assert [await world.reply(NAME), await world.reply(NAME, 587)] == ["secure", "secure"]
     world.publish(NAME, "none", record_id="2")
     await world.cache.fetch(NAME, "2")
-    made = [destination(world, NAME, port).demand for port in (25, 587)]
+    made = [world.demands.latest(destination(world, NAME, port)) for port in (25, 587)]
     assert [one.decision.row for one in made if one] == [Row.NO_TLSA_NOT_ENFORCE] * 2
 
 

@@ -194,7 +194,7 @@ class Postfix:
     async def ask(self, key: str = NAME) -> bytes:
         request = netstring.encode(f"policy {key}".encode())
         cell = self.replies.cells.get(request)
-        if cell is not None and cell.destination.expires_at > self.service.now():
+        if cell is not None and cell.expires_at > self.service.now():
             return cell.reply
         answer = self.service.answer(request)
         if isinstance(answer, bytes):

@@ -2,23 +2,28 @@
 
 A destination is a next hop and a port. It is decided when first asked for, at most once at a time, and again before
 its evidence runs out while it is in use; a change of its policy, of a verdict on one of its MX hosts, or of the
-overrides decides it anew from the evidence that is there. Whoever watches a destination is told of every decision.
+overrides decides it anew from the evidence that is there. `on_decided` is told of every decision.
+
+Decision and evidence are kept packed: they are only looked at when a session is judged, or when they change.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from struct import Struct
 from typing import Protocol
 
 from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
 from stsguard.core.mtasts import Mode, mx_permitted
 from stsguard.core.overrides import Override, OverrideKind, Overrides
+from stsguard.core.packed import mx_hostnames, pack, reply_of, unpack
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
-from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsState, StsStatus, decide
+from stsguard.core.socketmap import Dialect
+from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsState, StsStatus, decide, enforced_by
 from stsguard.discovery.agenda import Agenda, Place
 from stsguard.discovery.mx import lookup_mx_evidence
 from stsguard.discovery.policies import PolicyCache
@@ -43,6 +48,7 @@ FOR_EVER = float("inf")
 _ROW_LABELS = {row: row.name.lower() for row in Row}
 NOBODY: frozenset[Domain] = frozenset()  # one for all: an empty set is as large as one of five
 NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
+_DECIDED = Struct("<dd")  # when a decision was made, by the monotonic clock and by the wall clock; the rest is `pack`'s
 
 
 @dataclass(slots=True)  # not frozen: see `dane.Answer`
@@ -54,34 +60,52 @@ class Demand:
     override: Override | None
     decision: Decision
     decided_at: datetime
+    packed: bytes = b""  # as its destination keeps it
 
 
-class Watcher(Protocol):
-    """Somebody who gives a destination's decision away, and has to know of a new one."""
+class Answer(Protocol):
+    """What one spelling of a key is answered in one dialect, as `outbound.replies` keeps it."""
 
-    def decided(self, destination: "Destination", demand: Demand) -> None:
-        """There is a new decision; like any it holds until `destination.expires_at`, which may be moved up."""
+    request: bytes
+    reply: bytes
+    dialect: Dialect
 
 
 @dataclass(slots=True, eq=False)
 class Destination:
-    """A next hop and port; instants are of the monotonic clock. `last_used` is set by whoever answers with it."""
+    """A next hop and port; instants are of the monotonic clock. `last_used` is set by whoever answers with it.
+
+    It is the `Answer` to the request that it was made for as well, if any: a look-up finds all it needs in one object,
+    and most have no other.
+    """
 
     next_hop: Domain
     port: int
-    watchers: list[Watcher]
-    demand: Demand | None = None
+    packed: bytes = b""  # the last decision with its evidence, as `Demands.latest` gives it
+    override: Override | None = None  # by which that was made
     expires_at: float = NEVER
     evidence_until: float = NEVER
-    decided_at: float = NEVER
     last_used: float = NEVER
     place: Place | None = None  # among the renewals
     flight: "asyncio.Task[Demand] | None" = None
     strangers: frozenset[Domain] = NOBODY
+    request: bytes = b""
+    reply: bytes = b""
+    dialect: Dialect = Dialect.POLICY
+    others: tuple[Answer, ...] = ()
+
+    @property
+    def decided_at(self) -> float:
+        """When the last decision was made."""
+        return float(_DECIDED.unpack_from(self.packed)[0]) if self.packed else NEVER
+
+
+_Key = Domain | tuple[Domain, int]
 
 
 class Demands:
-    """All destinations in memory, at most `size`. `on_evict` is told of one that is dropped."""
+    """All destinations in memory, at most `size`. `on_evict` is told of one that is dropped, `on_decided` of every new
+    decision; like any it holds until `destination.expires_at`, which may be moved up."""
 
     def __init__(
         self,
@@ -101,15 +125,17 @@ class Demands:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._size = size
-        self._destinations: dict[tuple[Domain, int], Destination] = {}
+        self._destinations: dict[_Key, Destination] = {}
         self._other_ports: dict[Domain, set[int]] = {}  # of the destinations at another port than 25
-        # Most hosts of small domains serve one alone, and a set of one takes more than all of its reply.
+        # But for those below the next hop itself, as a domain's own are. Most others of small domains serve one alone,
+        # and a set of one takes more than all of its reply.
         self._by_mx_hostname: dict[Domain, Destination | set[Destination]] = {}
         self._renewals = Agenda(self._renew, clock.monotonic, RENEWAL_CONCURRENCY)
         self._generation = 0  # of what evidence is gathered and decided by: overrides, trust in the resolver
         self.overrides = Overrides()
         self.postfix_can_dane = True
         self.on_evict: Callable[[Destination], None] = lambda _destination: None
+        self.on_decided: Callable[[Destination, Demand], None] = lambda _destination, _demand: None
         cache.on_change = self._policy_changed
         cache.used_at = self._used_at
         verifier.on_change = self._verdict_changed
@@ -119,26 +145,40 @@ class Demands:
 
     def destinations(self) -> Iterator[Destination]:
         """Every destination in memory, in order of name and port. What goes meanwhile is left out."""
-        for key in sorted(self._destinations):
-            destination = self._destinations.get(key)
-            if destination is not None:
+        for destination in sorted(self._destinations.values(), key=lambda each: (each.next_hop, each.port)):
+            if self._is_here(destination):
                 yield destination
 
     def known(self, next_hop: Domain, port: int) -> Destination | None:
         """The destination if it is in memory."""
-        return self._destinations.get((next_hop, port))
+        return self._destinations.get(_key(next_hop, port))
 
     def destination(self, next_hop: Domain, port: int) -> Destination:
         """The destination, made if need be."""
-        found = self._destinations.get((next_hop, port))
+        found = self._destinations.get(_key(next_hop, port))
         if found is None:
             if len(self._destinations) >= self._size:
                 self._make_room()
-            found = Destination(next_hop, port, [])
-            self._destinations[(next_hop, port)] = found
+            found = Destination(self._cache.one_name(next_hop), port)
+            self._destinations[_key(found.next_hop, port)] = found
             if port != SMTP_PORT:
                 self._other_ports.setdefault(next_hop, set()).add(port)
         return found
+
+    def latest(self, destination: Destination) -> Demand | None:
+        """The decision made last, in force or not any more; None where there was none yet."""
+        if not destination.packed:
+            return None
+        mx, sts, decision = unpack(destination.packed[_DECIDED.size :])
+        if sts.status is StsStatus.IN_FORCE or decision.reply is Reply.SECURE:
+            # A change of the policy decides anew at once, so that in the cache is the one that this was made by.
+            entry, override = self._cache.entry(destination.next_hop), destination.override
+            sts.policy = entry.policy if entry is not None and sts.status is StsStatus.IN_FORCE else None
+            if decision.reply is Reply.SECURE:
+                decision = replace(decision, policy=enforced_by(override, sts.policy) if override else sts.policy)
+        at = datetime.fromtimestamp(_DECIDED.unpack_from(destination.packed)[1], UTC)
+        mx = NO_LOOKUP if mx == NO_LOOKUP else mx
+        return Demand(mx, sts, destination.override, decision, at, destination.packed)
 
     async def demand(self, destination: Destination) -> Demand:
         """The decision in force, made now if there is none; whoever asks meanwhile shares the work."""
@@ -149,13 +189,13 @@ class Demands:
         """As `demand`: the decision, or the task that makes it, which is not to be cancelled."""
         now = self._clock.monotonic()
         destination.last_used = now
-        if destination.demand is not None and destination.expires_at > now:
-            return destination.demand
+        if destination.expires_at > now and (demand := self.latest(destination)) is not None:
+            return demand
         if destination.evidence_until > now:
             # Only what it was decided by has changed: no look-up is needed.
-            self.redecide(destination)
-            if destination.expires_at > now and destination.demand is not None:
-                return destination.demand
+            demand = self.redecide(destination)
+            if destination.expires_at > now and demand is not None:
+                return demand
         return self._decide_in_flight(destination)
 
     def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> "asyncio.Task[Demand]":
@@ -213,21 +253,24 @@ class Demands:
             postfix_can_dane=self.postfix_can_dane,
             verdicts=self._verifier.verdicts(hosts),
         )
+        decisions.inc(decision.reply, _ROW_LABELS[decision.row])
         demand = Demand(mx, state.state, override, decision, self._clock.now())
-        now = self._clock.monotonic()
-        destination.decided_at, destination.expires_at = now, self._expiry(destination, state)
-        if destination.demand is not None:
-            self._unwatch_hosts(destination)
-        before, destination.demand = destination.demand, demand
-        self._watch_hosts(destination, decision)
-        self._log(destination, demand, before)
+        packed, before = pack(mx, state.state, decision), destination.packed[_DECIDED.size :]
+        demand.packed = _DECIDED.pack(self._clock.monotonic(), demand.decided_at.timestamp()) + packed
+        destination.packed, destination.override = demand.packed, override
+        destination.expires_at = self._expiry(destination, state)
+        if packed != before:
+            if before:
+                self._unwatch_hosts(destination, before)
+            self._watch_hosts(destination, packed)
+            if not before or unpack(before)[2] != unpack(packed)[2]:
+                self._log(destination, demand)
         if decision.reply in (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY) or _is_testing(state.state):
             self._verifier.request(hosts)
         self._note_strangers(destination, demand)
         self._tender.used(destination.next_hop)
         self._schedule(destination)
-        for watcher in destination.watchers:
-            watcher.decided(destination, demand)
+        self.on_decided(destination, demand)
         return demand
 
     def _expiry(self, destination: Destination, state: StateUntil) -> float:
@@ -237,11 +280,8 @@ class Demands:
         least = 0.0 if state.state.status is StsStatus.IN_FORCE else REPLY_TTL_SECONDS[0]
         return min(destination.evidence_until, max(state.until, now + least))
 
-    def _log(self, destination: Destination, demand: Demand, before: Demand | None) -> None:
+    def _log(self, destination: Destination, demand: Demand) -> None:
         decision = demand.decision
-        decisions.inc(decision.reply, _ROW_LABELS[decision.row])
-        if before is not None and before.decision == decision:
-            return
         level = logging.WARNING if decision.delivers_nothing or _gives_less(demand) else logging.INFO
         if not log.isEnabledFor(level):
             return  # its words cost as much as the decision
@@ -271,34 +311,47 @@ class Demands:
             self._cache.note_downgrade(entry, Downgrade.MX_NOT_PERMITTED, ",".join(sorted(strangers)))
         destination.strangers = strangers
 
-    def _watch_hosts(self, destination: Destination, decision: Decision) -> None:
+    def _watch_hosts(self, destination: Destination, packed: bytes) -> None:
         """Only `secure` depends on our own verification, so only its destinations are found by MX host."""
-        if decision.reply is Reply.SECURE and self._is_here(destination):
-            for name in _host_names(destination):
+        if reply_of(packed) is Reply.SECURE and self._is_here(destination):
+            for name in _foreign_hosts(destination, packed):
                 watching = self._by_mx_hostname.setdefault(name, destination)
                 if isinstance(watching, set):
                     watching.add(destination)
                 elif watching is not destination:
                     self._by_mx_hostname[name] = {watching, destination}
 
-    def _unwatch_hosts(self, destination: Destination) -> None:
-        for name in _host_names(destination):
+    def _unwatch_hosts(self, destination: Destination, packed: bytes) -> None:
+        for name in _foreign_hosts(destination, packed):
             watching = self._by_mx_hostname.get(name)
             if watching is destination or watching == {destination}:
                 del self._by_mx_hostname[name]
             elif isinstance(watching, set):
                 watching.discard(destination)
 
-    def redecide(self, destination: Destination) -> None:
-        """Decide anew from the evidence in memory; without any, before the next answer."""
-        demand, now = destination.demand, self._clock.monotonic()
-        if demand is None:
-            return
+    def _served_by(self, mx_hostname: Domain) -> list[Destination]:
+        """The destinations whose decision depends on the verdict on that host."""
+        watching = self._by_mx_hostname.get(mx_hostname, ())
+        found = [watching] if isinstance(watching, Destination) else [*watching]
+        labels = mx_hostname.split(".")
+        for start in range(len(labels)):
+            for destination in self._of(Domain(".".join(labels[start:]))):
+                packed = destination.packed[_DECIDED.size :]
+                if packed and reply_of(packed) is Reply.SECURE and mx_hostname in mx_hostnames(packed):
+                    found.append(destination)
+        return found
+
+    def redecide(self, destination: Destination) -> Demand | None:
+        """Decide anew from the evidence in memory; without any, before the next answer, and None."""
+        if not destination.packed:
+            return None
         state = self._cache.peek(destination.next_hop)
-        if state is None or demand.mx is NO_LOOKUP or destination.evidence_until <= now:
-            self.expire(destination)
-        else:
-            self._decide(destination, demand.mx, state)
+        if state is not None and destination.evidence_until > self._clock.monotonic():
+            mx = unpack(destination.packed[_DECIDED.size :])[0]
+            if mx != NO_LOOKUP:
+                return self._decide(destination, mx, state)
+        self.expire(destination)
+        return None
 
     def redecide_all(self) -> None:
         """Decide every destination anew: the overrides, or what Postfix or the resolver can do, have changed."""
@@ -316,13 +369,12 @@ class Demands:
 
     def _policy_changed(self, policy_domain: Domain) -> None:
         for destination in self._of(policy_domain):
-            if destination.demand is not None:  # else it is being decided, or nobody has asked
+            if destination.packed:  # else it is being decided, or nobody has asked
                 self._redecide_contained(destination)
 
     def _verdict_changed(self, mx_hostname: Domain) -> None:
         # A large provider's host serves thousands of next hops: all at once they would keep look-ups waiting.
-        watching = self._by_mx_hostname.get(mx_hostname, ())
-        for count, destination in enumerate((watching,) if isinstance(watching, Destination) else tuple(watching)):
+        for count, destination in enumerate(self._served_by(mx_hostname)):
             if count < REDECIDED_AT_ONCE:
                 self._redecide_contained(destination)
             else:
@@ -332,7 +384,7 @@ class Demands:
         return max((destination.last_used for destination in self._of(policy_domain)), default=NEVER)
 
     def _of(self, next_hop: Domain) -> list[Destination]:
-        first = self._destinations.get((next_hop, SMTP_PORT))
+        first = self._destinations.get(next_hop)
         found = [first] if first is not None else []
         found += [self._destinations[next_hop, port] for port in self._other_ports.get(next_hop, ())]
         return found
@@ -376,22 +428,26 @@ class Demands:
         if not self._is_here(destination):
             return
         next_hop, port = destination.next_hop, destination.port
-        del self._destinations[(next_hop, port)]
+        del self._destinations[_key(next_hop, port)]
         if port != SMTP_PORT:
             self._other_ports[next_hop].discard(port)
             if not self._other_ports[next_hop]:
                 del self._other_ports[next_hop]
         self._renewals.discard(destination)
         self._cache.note_used(next_hop, destination.last_used)
-        self._unwatch_hosts(destination)
+        if destination.packed:
+            self._unwatch_hosts(destination, destination.packed[_DECIDED.size :])
         self.on_evict(destination)
 
 
-def _host_names(destination: Destination) -> list[Domain]:
-    demand = destination.demand
-    if demand is None or not isinstance(demand.mx, MxEvidence):
-        return []
-    return [host.mx_hostname for host in demand.mx.hosts]
+def _key(next_hop: Domain, port: int) -> "_Key":
+    return next_hop if port == SMTP_PORT else (next_hop, port)  # nearly all are at that port
+
+
+def _foreign_hosts(destination: Destination, packed: bytes) -> list[Domain]:
+    """The MX hosts that are neither the next hop nor below it."""
+    own = f".{destination.next_hop}"
+    return [name for name in mx_hostnames(packed) if not f".{name}".endswith(own)]
 
 
 def _is_testing(state: StsState) -> bool:

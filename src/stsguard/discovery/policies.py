@@ -136,6 +136,11 @@ class PolicyCache:
             return None
         return entry
 
+    def one_name(self, policy_domain: Domain) -> Domain:
+        """The name as its policy has it, so that it is kept once."""
+        entry = self._entries.get(policy_domain)
+        return policy_domain if entry is None else entry.stored.policy_domain
+
     def policy_at(self, policy_domain: Domain, at: datetime) -> Policy | None:
         """The policy that was in force at a moment not long ago by the wall clock: this one or the one before it."""
         entry = self.entry(policy_domain)

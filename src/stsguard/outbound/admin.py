@@ -207,7 +207,7 @@ class Admin:
         for count, destination in enumerate(self._demands.destinations(), 1):
             if count % ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            demand = destination.demand
+            demand = self._demands.latest(destination)
             why = would_defer(demand, self._verifier.results) if demand else None
             if demand is not None and why is not None:
                 rows.append(

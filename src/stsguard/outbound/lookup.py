@@ -26,7 +26,7 @@ from stsguard.discovery.limits import TimeLimit
 from stsguard.discovery.supervisor import caught, contained, report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
-from stsguard.outbound.replies import NOTFOUND_REPLY, TEMP_FAULT, ReplyCache, ReplyCell, has_bogus_tlsa, render
+from stsguard.outbound.replies import NOTFOUND_REPLY, TEMP_FAULT, Cell, ReplyCache, has_bogus_tlsa, render
 
 log = logger(__name__)
 hits = Counter("lookups_cached_total", "Look-ups answered from the reply cache.")
@@ -122,10 +122,8 @@ class LookupService:
         destination = pending.destination
         if has_bogus_tlsa(demand):
             contained("sessions", partial(self.on_bogus_tlsa, destination, demand))
-        kept = self._cache.keep(pending.framed, pending.dialect, destination) if pending.is_kept else None
-        if kept is not None and destination.demand is demand:
-            return kept
-        return render(demand, pending.dialect, destination, observe=self._cache.observe)
+        kept = self._cache.keep(pending.framed, pending.dialect, destination, demand) if pending.is_kept else None
+        return kept or render(demand, pending.dialect, destination, observe=self._cache.observe)
 
     def _waited_enough(self, pending: "PendingReply") -> None:
         faults.inc("timeout")
@@ -169,7 +167,7 @@ class LookupProtocol(asyncio.Protocol):
 
     def __init__(self, service: LookupService) -> None:
         self._service = service
-        self._find: Callable[[bytes], ReplyCell | None] = (
+        self._find: Callable[[bytes], Cell | None] = (
             service.cells.get
         )  # _find_none while a request is under way, whose reply comes first
         self._now = service.now
@@ -219,9 +217,8 @@ class LookupProtocol(asyncio.Protocol):
         cell = self._find(data)
         if cell is not None:
             now = self._now()
-            destination = cell.destination
-            if destination.expires_at > now:
-                destination.last_used = now
+            if cell.expires_at > now:
+                cell.last_used = now
                 hits.count += 1
                 self._transport.write(cell.reply)  # type: ignore[union-attr]  # there is one while data comes in
                 return
@@ -247,9 +244,9 @@ class LookupProtocol(asyncio.Protocol):
         replies: list[bytes] = []
         for piece in pieces:
             cell = find(piece + b",")
-            if cell is None or cell.destination.expires_at <= now:
+            if cell is None or cell.expires_at <= now:
                 return None
-            cell.destination.last_used = now
+            cell.last_used = now
             replies.append(cell.reply)
         joined = b"".join(replies) if len(replies) <= MAX_WAITING else b""
         if not 0 < len(joined) <= WRITE_BYTES:
@@ -285,8 +282,8 @@ class LookupProtocol(asyncio.Protocol):
         cell = self._service.cells.get(framed)
         if cell is not None:
             now = self._service.now()
-            if cell.destination.expires_at > now:
-                cell.destination.last_used = now
+            if cell.expires_at > now:
+                cell.last_used = now
                 hits.count += 1
                 return cell.reply
         answer = self._service.answer(framed)
@@ -330,6 +327,6 @@ class LookupProtocol(asyncio.Protocol):
             self._transport.pause_reading()
 
 
-def _find_none(_framed: bytes, /) -> ReplyCell | None:
+def _find_none(_framed: bytes, /) -> Cell | None:
     """No cell."""
     return None

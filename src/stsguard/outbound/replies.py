@@ -1,9 +1,12 @@
 """The reply cache: the bytes of a request to the bytes of its reply.
 
 A hit costs one dictionary look-up and one comparison of floats. A cell belongs to one spelling of a key in one
-dialect; its destination has it rendered anew with every decision, and it holds for as long as the destination's
-decision does, so a hit never meets one that no longer holds.
+dialect: the first that a destination is asked for by is in the destination itself, for others there is a `Spelling`.
+It is rendered anew with every decision, and holds for as long as the destination's decision does, so a hit never meets
+one that no longer holds.
 """
+
+from typing import cast
 
 from stsguard.core import netstring
 from stsguard.core.dane import MxEvidence
@@ -17,36 +20,33 @@ NOTFOUND_REPLY = netstring.encode(NOTFOUND)
 TEMP_FAULT = netstring.encode(b"TEMP stsguard failed, see its log")
 
 
-class ReplyCell:
-    """The reply to one spelling of a key."""
+class Spelling:
+    """Another request than the one that a destination itself is the answer to: in other case, or of the other map."""
 
-    __slots__ = ("cells", "destination", "dialect", "observe", "reply", "request")
+    __slots__ = ("destination", "dialect", "reply", "request")
 
-    def __init__(
-        self,
-        cells: "dict[bytes, ReplyCell]",
-        request: bytes,
-        dialect: Dialect,
-        destination: Destination,
-        *,
-        observe: bool,
-    ) -> None:
-        self.cells = cells
+    def __init__(self, request: bytes, dialect: Dialect, destination: Destination) -> None:
         self.request = request
         self.dialect = dialect
         self.destination = destination
-        self.observe = observe
-        self.reply = NOTFOUND_REPLY if observe else TEMP_FAULT
+        self.reply = b""
 
-    def decided(self, destination: Destination, demand: Demand) -> None:
-        """Render the reply for a new decision."""
-        # Should rendering fail, the reply to the decision before must not live on with the new one's life.
-        self.reply = NOTFOUND_REPLY if self.observe else TEMP_FAULT
-        if has_bogus_tlsa(demand):
-            self.cells.pop(self.request, None)
-            return
-        self.reply = render(demand, self.dialect, destination, observe=self.observe)
-        self.cells[self.request] = self
+    @property
+    def expires_at(self) -> float:
+        """As its destination's."""
+        return self.destination.expires_at
+
+    @property
+    def last_used(self) -> float:
+        """As its destination's."""
+        return self.destination.last_used
+
+    @last_used.setter
+    def last_used(self, now: float) -> None:
+        self.destination.last_used = now
+
+
+Cell = Destination | Spelling
 
 
 def has_bogus_tlsa(demand: Demand) -> bool:
@@ -70,29 +70,50 @@ class ReplyCache:
     """Cells by request. `cells` is read by the server directly: that is the hot path."""
 
     def __init__(self, demands: Demands, *, observe: bool) -> None:
-        self.cells: dict[bytes, ReplyCell] = {}
+        self.cells: dict[bytes, Cell] = {}
         self.observe = observe
         self._demands = demands
         demands.on_evict = self._evicted
+        demands.on_decided = self._decided
 
-    def keep(self, request: bytes, dialect: Dialect, destination: Destination) -> bytes | None:
-        """Keep a cell for this request, and give its reply; of a destination with enough spellings the oldest goes.
-        None where there is a cell already, or nothing may be kept."""
-        if request in self.cells or destination.demand is None or has_bogus_tlsa(destination.demand):
-            return None
+    def keep(self, request: bytes, dialect: Dialect, destination: Destination, demand: Demand) -> bytes | None:
+        """Keep a cell for this request, and give its reply; of a destination with enough spellings the oldest goes, but
+        for the first of all. None where there is a cell already, or nothing may be kept."""
+        if request in self.cells or has_bogus_tlsa(demand) or demand.packed is not destination.packed:
+            return None  # of a decision that is not the last any more it would be kept too long
         if self._demands.known(destination.next_hop, destination.port) is not destination:
             return None  # dropped while it was decided
-        if len(destination.watchers) >= SPELLINGS:
-            oldest = destination.watchers.pop(0)
-            if isinstance(oldest, ReplyCell):
-                self.cells.pop(oldest.request, None)
-        cell = ReplyCell(self.cells, request, dialect, destination, observe=self.observe)
-        destination.watchers.append(cell)
-        cell.decided(destination, destination.demand)
+        if not destination.request:
+            destination.request, destination.dialect = request, dialect
+            return self._render(destination, destination, demand)
+        if len(destination.others) >= SPELLINGS - 1:
+            self.cells.pop(destination.others[0].request, None)
+            destination.others = destination.others[1:]
+        other = Spelling(request, dialect, destination)
+        destination.others += (other,)
+        return self._render(other, destination, demand)
+
+    def _render(self, cell: Cell, destination: Destination, demand: Demand) -> bytes:
+        cell.reply = render(demand, cell.dialect, destination, observe=self.observe)
+        self.cells[cell.request] = cell
         return cell.reply
 
+    def _decided(self, destination: Destination, demand: Demand) -> None:
+        """Render the replies anew for a new decision."""
+        if not destination.request:
+            return
+        cells: tuple[Cell, ...] = (destination, *cast(tuple[Spelling, ...], destination.others))
+        # Should rendering fail, no reply to the decision before must live on with the new one's life.
+        for cell in cells:
+            cell.reply = NOTFOUND_REPLY if self.observe else TEMP_FAULT
+        bogus = has_bogus_tlsa(demand)
+        for cell in cells:
+            if bogus:
+                self.cells.pop(cell.request, None)
+            else:
+                self._render(cell, destination, demand)
+
     def _evicted(self, destination: Destination) -> None:
-        for watcher in destination.watchers:
-            if isinstance(watcher, ReplyCell):
-                self.cells.pop(watcher.request, None)
-        destination.watchers.clear()
+        for cell in (destination, *destination.others):
+            self.cells.pop(cell.request, None)
+        destination.request, destination.others = b"", ()

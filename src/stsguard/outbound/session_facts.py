@@ -104,9 +104,9 @@ class SessionFacts:
     def _demand(self, session: Session) -> Demand | None:
         next_hop, port = session.recipient_domain, session.port
         destination = self._demands.known(next_hop, port)
-        if port != SMTP_PORT and (destination is None or destination.demand is None):
+        if port != SMTP_PORT and (destination is None or not destination.packed):
             destination = self._demands.known(next_hop, SMTP_PORT)
-        return destination.demand if destination is not None else None
+        return self._demands.latest(destination) if destination is not None else None
 
     def _fetch_failure(self, policy_domain: Domain) -> FetchFailure | None:
         negative = self._cache.negative(policy_domain)
