@@ -78,6 +78,10 @@ class IntakeSite:
         assert isinstance(found, dict)
         return found
 
+    def make_database(self) -> None:
+        """Make an empty one."""
+        open_database(self.url).close()
+
     def rows(self, table: Any) -> list[dict[str, Any]]:
         """All rows of a table."""
         database = open_database(self.url)

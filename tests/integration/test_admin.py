@@ -178,7 +178,8 @@ async def test_lookup_shows_an_override(tmp_path: Path) -> None:
     async with admin_socket(tmp_path) as at:
         at.world.demands.overrides = parse_overrides({NAME: {"policy": "encrypt", "reason": "ticket 1"}})
         _, content = await at.json(f"/lookup?domain={NAME}")
-        assert content["override"] == {"entry": NAME, "kind": "policy", "reason": "ticket 1"}
+        assert content["override"] == {"entry": NAME, "kind": "policy", "reason": "ticket 1", "expires": None}
+        assert content["expired_override"] is None
         assert content["replies"]["policy"] == "OK encrypt"
 
 

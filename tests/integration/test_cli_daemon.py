@@ -8,6 +8,7 @@ import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -103,6 +104,16 @@ async def test_lookup_shows_no_mx_hosts_that_were_not_looked_up(tmp_path: Path) 
         assert found.exit_code == 0
 
 
+async def test_lookup_tells_of_an_override_that_has_expired(tmp_path: Path) -> None:
+    async with admin_socket(tmp_path) as at:
+        expired = {"exempt": True, "reason": "ticket 4711", "expires": date(2020, 1, 2)}
+        at.world.demands.overrides = parse_overrides({f".{NAME}": {"exempt": True}, NAME: expired})
+        found = await ask(at, "lookup", NAME)
+        said = f"the override {NAME} exempt (ticket 4711) holds no more since 2020-01-02: give it another date, or take"
+        assert re.search(rf"expired +{re.escape(said)} it out of the file\n", found.output), found.output
+        assert "holds no more" not in (await ask(at, "lookup", f"x.{NAME}")).output
+
+
 async def test_lookup_does_not_say_absent_of_a_record_that_could_not_be_looked_up(tmp_path: Path) -> None:
     async with admin_socket(tmp_path) as at:
         at.world.resolver.fail("TXT", "_mta-sts.a.example")
@@ -167,7 +178,7 @@ async def test_cache_show_speaks_of_durations(tmp_path: Path) -> None:
 @left_open
 async def test_state_dir_is_where_the_daemon_of_that_directory_is_asked(tmp_path: Path) -> None:
     async with admin_socket(tmp_path):
-        arguments = ["--config", str(tmp_path / "none.toml"), "cache", "list", "--state-dir", str(tmp_path)]
+        arguments = ["--config", "/dev/null", "cache", "list", "--state-dir", str(tmp_path)]
         found = await asyncio.to_thread(CliRunner().invoke, main, arguments)
         assert (found.exit_code, found.output) == (0, "no policy in the cache\n")
         arguments[-1] = str(tmp_path / "absent")

@@ -290,7 +290,8 @@ def test_sockets_may_come_from_systemd(tmp_path: Path) -> None:
     [
         ({"listen": [], "http_listen": []}, "no socket to answer at: [policy_host] listen and http_listen are empty"),
         ({"certificate_dir": ""}, "[policy_host] listen needs certificates, and certificate_dir names no directory"),
-        ({"listen": ["inet:192.0.2.1:443"]}, "can't listen at inet:192.0.2.1:443"),
+        ({"listen": ["inet:192.0.2.1:443"]}, "[policy_host] listen: can't listen at inet:192.0.2.1:443"),
+        ({"http_listen": ["unix:/nowhere/x.sock"]}, "[policy_host] http_listen: can't listen at unix:/nowhere/x.sock"),
     ],
 )
 def test_no_start_without_sockets(tmp_path: Path, values: dict[str, object], said: str) -> None:

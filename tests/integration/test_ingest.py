@@ -268,7 +268,7 @@ def test_database_that_can_t_be_used_leaves_everything_where_it_was(tmp_path: Pa
 
 def test_database_that_fails_in_the_middle_of_many_ends_all_processes(site: IntakeSite, tmp_path: Path) -> None:
     box = maildir(tmp_path / "mail", [signed_mail(numbered(number)) for number in range(MANY)])
-    site.take_in("--again")  # makes the database
+    site.make_database()
     database = site.directory / "stsguard.db"
     subprocess.run([sys.executable, "-c", _BREAK, str(database)], check=True)
     done = site.ingest(box)
@@ -287,7 +287,7 @@ connection.execute(
 
 
 def test_one_that_the_database_does_not_take_does_not_stop_the_others(site: IntakeSite, tmp_path: Path) -> None:
-    site.take_in("--again")
+    site.make_database()
     script = _BREAK.replace("BEFORE INSERT ON received_intakes", "BEFORE INSERT ON received_reports").replace(
         "BEGIN SELECT", "WHEN NEW.report_id = 'r1' BEGIN SELECT"
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from stsguard.cli import config, options
 from stsguard.cli.main import main
 from stsguard.config.options import OPTIONS
 
@@ -35,11 +36,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_config_check(tmp_path: Path, run: Run) -> None:
-    assert run("config", "check", "--config", f"{tmp_path}/a.toml") == (
-        0,
-        f"{tmp_path}/a.toml: absent, so every key has its default\n",
-        "",
-    )
     file = write(tmp_path, "[log]\n")
     assert run("--config", str(file), "config", "check") == (0, f"{file}: valid\n", "")
     file = write(tmp_path, '[log]\nlevel = "loud"\nx = 1')
@@ -62,10 +58,61 @@ def test_config_show_tells_values_and_where_they_come_from(tmp_path: Path, run: 
     assert 'level = "info" # default' in lines
     assert f'listen = "unix:{tmp_path}/state/admin.sock" # --state-dir' in lines
     assert tomllib.loads(out)["log"] == {"level": "info", "format": "json"}
-    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "state").exists()  # nothing is kept there by looking
 
 
-def test_config_show_as_json(tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("before", [True, False])
+def test_file_that_is_named_has_to_be_there(tmp_path: Path, run: Run, before: bool) -> None:
+    """Mistyped, it would be taken for a file that leaves every key at its default."""
+    absent = ("--config", f"{tmp_path}/a.toml")
+    refused = f"{tmp_path}/a.toml: there is no such file, and --config names it\n"
+    for command in (("config", "show"), ("config", "check"), ("received", "list"), ("outbound",), ("db", "upgrade")):
+        assert run(*absent, *command) if before else run(*command, *absent) == (1, "", refused)
+    for command in (("status",), ("lookup", "a.example")):
+        assert run(*command, *absent) == (3, "", refused)
+
+
+def test_default_file_may_be_absent(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    default = tmp_path / "default.toml"
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", default)
+    monkeypatch.setattr(config, "DEFAULT_CONFIG", default)
+    said = f"{default}: absent, so every key has its default\n"
+    assert run("config", "check", "--config", str(default)) == (0, said, "")
+    assert run("config", "show", "--config", str(default))[0] == 0
+
+
+READING = (
+    ("received", "list"),
+    ("received", "summary"),
+    ("received", "show", "1"),
+    ("received", "export"),
+    ("received", "prune"),
+    ("report", "list"),
+    ("domain", "list"),
+    ("domain", "show", "a.example"),
+    ("domain", "readiness", "a.example"),
+    ("ingest", "--again"),
+)
+
+
+@pytest.mark.parametrize("command", READING, ids=" ".join)
+def test_what_only_reads_makes_neither_directory_nor_database(
+    tmp_path: Path, run: Run, command: tuple[str, ...]
+) -> None:
+    file = write(tmp_path, "")
+    there = tmp_path / "there"
+    there.mkdir()
+    for directory in (tmp_path / "mistyped", there):
+        code, out, err = run(*command, "--config", str(file), "--state-dir", str(directory))
+        assert (code, out) == (3, "")
+        assert f"SQLite database {directory}/stsguard.db: there is none. Either nothing has been stored yet" in err
+        assert "--state-dir or [store] url names the wrong place" in err
+    assert not (tmp_path / "mistyped").exists()
+    assert list(there.iterdir()) == []
+
+
+def test_config_show_as_json(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "DEFAULT_CONFIG", tmp_path / "a.toml")
     code, out, _ = run("config", "show", "--json", "--config", f"{tmp_path}/a.toml")
     shown = json.loads(out)
     assert (code, shown["present"], len(shown["options"])) == (0, False, len(OPTIONS))
@@ -97,7 +144,7 @@ def test_config_show_refuses_a_broken_file(tmp_path: Path, run: Run) -> None:
 
 def test_state_dir_that_cannot_be_made(tmp_path: Path, run: Run) -> None:
     (tmp_path / "file").write_text("")
-    code, _, err = run("config", "show", "--config", "/nonexistent", "--state-dir", f"{tmp_path}/file/x")
+    code, _, err = run("db", "upgrade", "--config", "/dev/null", "--state-dir", f"{tmp_path}/file/x")
     assert (code, err) == (1, f"--state-dir {tmp_path}/file/x: can't be made: Not a directory\n")
 
 

@@ -65,6 +65,24 @@ def test_an_expired_exact_entry_leaves_the_parents_in_force() -> None:
     assert kind(overrides, "a.b.example") is OverrideKind.ENFORCE
 
 
+def test_the_entry_that_would_hold_had_it_not_expired_is_found() -> None:
+    overrides = read(
+        '["a.b.example"]\nexempt = true\nexpires = 2026-01-01\n'
+        '[".b.example"]\nexempt = true\nexpires = 2026-11-23\n[".example"]\nenforce = true\nexpires = 2026-01-01'
+    )
+
+    def found(host: str) -> str | None:
+        entry = overrides.find_expired(Domain(host), TODAY)
+        return entry and entry.key
+
+    assert [found(host) for host in ("a.b.example", "x.b.example", "x.example", "a.test")] == [
+        "a.b.example",
+        None,
+        ".example",
+        None,
+    ]
+
+
 def test_what_an_entry_holds() -> None:
     overrides = read('["a.example"]\nmx = ["mx.a.example", "*.b.example"]\nreason = "ticket 1"\nexpires = 2027-01-01')
     entry = overrides.find(Domain("a.example"), TODAY)

@@ -35,7 +35,7 @@ def test_a_host_is_added_to_the_policy_first() -> None:
     assert not dns.safe_now
     assert dns.from_at == NOW + 9 * DAY + 5 * MINUTE
     assert dns.text == (
-        "add mx3.example.com to DNS MX, 7.0 days after the new id is in DNS: not before 2026-03-10 12:05 UTC"
+        "add mx3.example.com to DNS MX 7 days 5 minutes after the new id is in DNS: not before 2026-03-10 12:05 UTC"
     )
 
 

@@ -103,7 +103,13 @@ def lookup_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:
             host, next_hop.port, resolver=parts.resolver, fetcher=parts.fetcher, clock=parts.clock, known=known
         )
         observe = config.lookup.mode is LookupMode.OBSERVE
-        described = plain_demand(Destination(host, next_hop.port), demand, lambda _name: (), observe=observe)
+        described = plain_demand(
+            Destination(host, next_hop.port),
+            demand,
+            lambda _name: (),
+            observe=observe,
+            expired_override=parts.demands.find_expired_override(host),
+        )
         dane = {watched.name: watched.reason for watched in readiness if not watched.ready}
         return {**described, "standalone": True, "no_dane": dane, "steps": trace.steps}
 

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from stsguard.config.model import Config
+from stsguard.core.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from stsguard.store.stores import Stores
@@ -12,12 +14,34 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def require_database(config: Config) -> None:
+    """Refuse to go on without a database, before opening makes an empty one: there is nothing to read, and who asks as
+    root would make one that the daemon can't write.
+
+    Raises:
+        StoreUnavailable: the SQLite file is not there.
+    """
+    from stsguard.store.sqlite_file import PREFIX
+
+    path = Path(config.store.url.removeprefix(PREFIX))
+    if not config.store.url.startswith(PREFIX) or any(
+        Path(f"{path}{end}").exists() for end in ("", "-wal", "-journal")
+    ):
+        return
+    raise StoreUnavailable(
+        f"SQLite database {path}: there is none. Either nothing has been stored yet (stsguard outbound and inbound "
+        "make it when they start, stsguard ingest and domain add when they store something), or --config, --state-dir "
+        "or [store] url names the wrong place"
+    )
+
+
 def with_stores(config: Config, work: Callable[["Stores"], Awaitable[T]]) -> T:
-    """What `work` returns, with the database opened for it and closed again.
+    """What `work` returns, with the database, which has to be there, opened for it and closed again.
 
     Raises:
         StoreUnavailable: it can't be opened; and whatever `work` raises.
     """
+    require_database(config)
     from stsguard.store.stores import open_stores
 
     async def run() -> T:

@@ -89,7 +89,7 @@ def add_domain(
         warnings = dns.warnings(policy_domain, saved.current.mx_patterns)
         return changed_result(work, saved, now, warnings=(*_taken_over(live), *warnings))
 
-    return with_work(config, work)
+    return with_work(config, work, make_database=True)
 
 
 def edit_domain(

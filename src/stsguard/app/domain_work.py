@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from stsguard.app.database_work import require_database
 from stsguard.config.model import Config
 from stsguard.core.dane import AnswerStatus
 from stsguard.core.errors import LookupFailed, OurFault, PolicyFetchFailed, StoreUnavailable, TransitionRefused
@@ -160,8 +161,9 @@ class MxInDns:
         return DnsMx(self.hosts, self.ttl, unused_since, known=not self.problem)
 
 
-def with_work(config: Config, work: Callable[[DomainWork], Awaitable[T]]) -> T:
-    """What `work` returns, with everything opened for it and closed again.
+def with_work(config: Config, work: Callable[[DomainWork], Awaitable[T]], *, make_database: bool = False) -> T:
+    """What `work` returns, with everything opened for it and closed again; the database has to be there, unless
+    `make_database`.
 
     Raises:
         StoreUnavailable: the database can't be used.
@@ -172,6 +174,8 @@ def with_work(config: Config, work: Callable[[DomainWork], Awaitable[T]]) -> T:
     from stsguard.store.stores import open_stores
 
     set_up(level="error", form="text")
+    if not make_database:
+        require_database(config)
 
     async def run() -> T:
         stores = open_stores(config.store.url)

@@ -121,7 +121,8 @@ class InboundDaemon:
         host = self._config.policy_host
         if host.listen and host.certificate_dir is None:
             raise ListenFailed("[policy_host] listen needs certificates, and certificate_dir names no directory")
-        https, http = ([self._open(each) for each in addresses] for addresses in (host.listen, host.http_listen))
+        https = [self._open("listen", each) for each in host.listen]
+        http = [self._open("http_listen", each) for each in host.http_listen]
         if not self._where:
             raise ListenFailed("no socket to answer at: [policy_host] listen and http_listen are empty")
         return Listeners(https, http)
@@ -139,8 +140,11 @@ class InboundDaemon:
             "nothing listens for http-01, so no certificate can be issued or renewed: set [policy_host] http_listen",
         )
 
-    def _open(self, address: ListenAddress) -> socket.socket:
-        listener = open_listener(address, PUBLIC_SOCKET_MODE)
+    def _open(self, key: str, address: ListenAddress) -> socket.socket:
+        try:
+            listener = open_listener(address, PUBLIC_SOCKET_MODE)
+        except ListenFailed as exc:
+            raise ListenFailed(f"[policy_host] {key}: {exc}") from exc
         self._where.append(address_text(address))
         return listener
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
+from stsguard.app.database_work import require_database
 from stsguard.app.ingest_items import Item, finish, items_in
 from stsguard.app.ingest_readers import FoundQueue, read_chunks
 from stsguard.app.ingest_reading import ItemReader, ReadItem, build_item_reader
@@ -125,6 +126,8 @@ def ingest_again(config: Config, *, trusted: bool, progress: Callable[[int], Non
     Raises:
         StoreUnavailable: the database can't be used.
     """
+
+    require_database(config)
 
     async def run() -> Summary:
         summary = Summary()

@@ -30,7 +30,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def read_config_to_ask(config_file: Path, state_dir: Path | None) -> "Config":
     """The configuration, which says where the daemon is asked. With a wrong one nothing can be asked: exit 3."""
-    return read_config(config_file, state_dir=state_dir, code=EXIT_UNREACHABLE, make_state_dir=False)
+    return read_config(config_file, state_dir=state_dir, code=EXIT_UNREACHABLE)
 
 
 def read_next_hop(key: str) -> "NextHop":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from stsguard.cli.options import config_option, json_option, read_config, state_dir_option
+from stsguard.cli.options import DEFAULT_CONFIG, config_option, json_option, read_config, state_dir_option
 
 
 @click.group()
@@ -25,7 +25,7 @@ def check(config_file: Path, state_dir: Path | None, as_json: bool) -> None:
 
     present = config_file.exists()
     try:
-        found = load(config_file)
+        found = load(config_file, required=config_file != DEFAULT_CONFIG)
         problems = check_files(found if state_dir is None else with_state_dir(found, state_dir))
     except ConfigProblems as exc:
         problems = exc.problems

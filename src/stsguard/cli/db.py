@@ -27,7 +27,7 @@ def upgrade(config_file: Path, state_dir: Path | None, as_json: bool) -> None:
     from stsguard.app.commands import upgrade_database
     from stsguard.core.errors import StoreUnavailable
 
-    config = read_config(config_file, state_dir=state_dir)
+    config = read_config(config_file, state_dir=state_dir, make_state_dir=True)
     try:
         done = upgrade_database(config)
     except StoreUnavailable as exc:

@@ -28,7 +28,7 @@ from stsguard.cli.domain_text import (
 )
 
 if TYPE_CHECKING:
-    from stsguard.app.domain_views import Listed, Shown
+    from stsguard.app.domain_views import Fetches, Listed, Shown
     from stsguard.cli.asking import Plain
     from stsguard.core.findings import SeenFinding
     from stsguard.names import Domain
@@ -200,10 +200,17 @@ def _print_fetches(shown: "Shown") -> None:
     if not found.total:
         click.echo("\nfetched by  nobody in the last 90 days")
         return
-    often = "once" if found.total == 1 else f"{found.total} times"
-    click.echo(f"\nfetched {often} on {found.days} of the last 90 days, last on {found.last_day}")
+    click.echo(f"\nfetched {_often(found)}")
     for title, top in (("network", found.networks), ("user agent", found.user_agents)):
         print_rows([(str(count), name or "(none)") for name, count in top], ("", title))
+
+
+def _often(found: "Fetches") -> str:
+    if found.total == 1:
+        return f"once in the last 90 days, on {found.last_day}"
+    if found.days == 1:
+        return f"{found.total} times in the last 90 days, all of them on {found.last_day}"
+    return f"{found.total} times in the last 90 days, on {found.days} different days, the last time on {found.last_day}"
 
 
 def _count_text(findings: "tuple[SeenFinding, ...]") -> str:

@@ -71,7 +71,7 @@ def add(
 
     if sum((bool(mx), mx_from_dns, alias_of is not None)) > 1:
         raise click.UsageError("give one of --mx, --mx-from-dns and --alias-of")
-    config = read_domain_config(config_file, state_dir)
+    config = read_domain_config(config_file, state_dir, make_state_dir=True)
     wanted = WantedMx(exactly=mx, from_dns=mx_from_dns)
     changed = try_or_end(lambda: add_domain(config, policy_domain, wanted, alias_of=alias_of, forced=forced))
     one = changed.domain

@@ -86,11 +86,11 @@ def not_hosted(policy_domain: "Domain") -> NoReturn:
     fail(f"{policy_domain} is not hosted here; stsguard domain add {policy_domain} adds it", EXIT_PROBLEM)
 
 
-def read_domain_config(config_file: Path, state_dir: Path | None) -> "Config":
+def read_domain_config(config_file: Path, state_dir: Path | None, *, make_state_dir: bool = False) -> "Config":
     """The configuration of a domain command."""
     from stsguard.cli.options import read_config
 
-    return read_config(config_file, state_dir=state_dir)
+    return read_config(config_file, state_dir=state_dir, make_state_dir=make_state_dir)
 
 
 def instant(at: datetime | None, *, unknown: str = "-") -> str:

@@ -87,7 +87,7 @@ def _ingest(config_file: Path, state_dir: Path | None, paths: Sequence[Path], *,
     from stsguard.core.errors import StoreUnavailable
     from stsguard.log import set_up
 
-    config = read_config(config_file, state_dir=state_dir)
+    config = read_config(config_file, state_dir=state_dir, make_state_dir=bool(paths))
     set_up(level="error", form="text")
     try:
         if not paths:
@@ -97,7 +97,7 @@ def _ingest(config_file: Path, state_dir: Path | None, paths: Sequence[Path], *,
         with _progress(number) as progress:
             return ingest_paths(config, paths, trusted=trusted, progress=progress)
     except StoreUnavailable as exc:
-        fail(f"{exc}; what is not stored is where it was", EXIT_UNREACHABLE)
+        fail(f"{exc}; what is not stored is where it was" if paths else str(exc), EXIT_UNREACHABLE)
 
 
 @contextmanager

@@ -81,6 +81,7 @@ def _print(found: Plain, *, explain: bool) -> None:
             "left out": decision["left_out"],
             "mail waits" if found["mode"] == "enforce" else "mail would wait": found.get("would_defer"),
             "override": _override(found.get("override")),
+            "expired": _expired(found.get("expired_override")),
             "decided": _decided(found),
         },
         indent=2,
@@ -111,7 +112,16 @@ def _override(override: Plain | None) -> str:
     if not override:
         return ""
     reason = f" ({override['reason']})" if override["reason"] else ""
-    return f"{override['entry']} {override['kind']}{reason}"
+    until = f", until {override['expires']}" if override["expires"] else ""
+    return f"{override['entry']} {override['kind']}{reason}{until}"
+
+
+def _expired(override: Plain | None) -> str:
+    if not override:
+        return ""
+    reason = f" ({override['reason']})" if override["reason"] else ""
+    what = f"the override {override['entry']} {override['kind']}{reason}"
+    return f"{what} holds no more since {override['expires']}: give it another date, or take it out of the file"
 
 
 def _decided(found: Plain) -> str:

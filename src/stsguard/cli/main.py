@@ -54,8 +54,7 @@ class LazyGroup(click.Group):
     "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
     default=DEFAULT_CONFIG,
-    show_default=True,
-    help="The configuration file; it may be absent.",
+    help=f"The configuration file.  [default: {DEFAULT_CONFIG}, which may be absent]",
 )
 @click.pass_context
 def main(ctx: click.Context, config_file: Path) -> None:

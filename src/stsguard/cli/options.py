@@ -25,7 +25,7 @@ def config_option(command: F) -> F:
         "config_file",
         type=click.Path(path_type=Path, dir_okay=False),
         callback=chosen,
-        help=f"The configuration file; it may be absent.  [default: {DEFAULT_CONFIG}]",
+        help=f"The configuration file.  [default: {DEFAULT_CONFIG}, which may be absent]",
     )(command)
 
 
@@ -59,16 +59,18 @@ def refuse(messages: Sequence[str], code: int) -> NoReturn:
 
 
 def read_config(
-    config_file: Path, *, state_dir: Path | None = None, code: int = 1, make_state_dir: bool = True
+    config_file: Path, *, state_dir: Path | None = None, code: int = 1, make_state_dir: bool = False
 ) -> "Config":
     """The configuration that a command works with; where it is wrong, the command ends with `code` and every mistake.
+    Only the default file may be absent: one that was named is meant to be there.
 
-    `state_dir` is made where it is absent, readable by its owner only, unless `make_state_dir` is false.
+    With `make_state_dir`, for what begins to keep something, `state_dir` is made where it is absent, readable by its
+    owner only. Whoever only reads makes none: it would hide that the name is mistyped.
     """
     from stsguard.config.load import ConfigProblems, load, with_state_dir
 
     try:
-        config = load(config_file)
+        config = load(config_file, required=config_file != DEFAULT_CONFIG)
         if state_dir is None:
             return config
         if make_state_dir:

@@ -21,7 +21,7 @@ def outbound(config_file: Path, state_dir: Path | None) -> None:
     from stsguard.core.errors import OperatorError, OurFault
     from stsguard.log import set_up
 
-    config = read_config(config_file, state_dir=state_dir)
+    config = read_config(config_file, state_dir=state_dir, make_state_dir=True)
     set_up(level=config.log.level.value, form=config.log.format.value)
     try:
         run_outbound(config)

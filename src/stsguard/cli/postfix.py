@@ -52,7 +52,7 @@ def postfix(config_file: Path, directories: tuple[Path, ...], as_json: bool, sta
     from stsguard.core.errors import PostfixUnreadable
     from stsguard.core.postfix_advice import advise
 
-    config = read_config(config_file, state_dir=state_dir, code=EXIT_UNREADABLE, make_state_dir=False)
+    config = read_config(config_file, state_dir=state_dir, code=EXIT_UNREADABLE)
     listen, by_systemd = _listen(config)
     try:
         found = read_postfix(

@@ -63,10 +63,12 @@ def export(
     CSV has a row for each policy and one for each failure-detail; whatever might act in a spreadsheet has a ' before
     it. Exit: 0 written, 1 the file can't be written, 3 the database can't be read.
     """
+    from stsguard.app.database_work import require_database
     from stsguard.app.received_commands import export_reports
 
     config = read_config(config_file, state_dir=state_dir)
     wanted = wanted_of(None if group == ALL else group, **chosen)
+    or_end(partial(require_database, config))  # before anything is written
     try:
         with _opened(output) as file:
             with _WRITERS[form](file) as write:

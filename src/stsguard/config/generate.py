@@ -39,8 +39,9 @@ def documentation() -> str:
         f"<!-- made by {_COMMAND} -->",
         "",
         "One TOML file, `/etc/stsguard/stsguard.toml` or the one named by `--config`. Every key has a default; an",
-        "empty or absent file is valid. An unknown key or a value that is not allowed stops the start, and",
-        "`stsguard config check` names all of them at once. `stsguard config show` prints what is in force.",
+        "empty file is valid, and the default one may be absent. An unknown key or a value that is not allowed stops",
+        "the start, and `stsguard config check` names all of them at once. `stsguard config show` prints what is in",
+        "force.",
     ]
     for section, about in SECTIONS.items():
         lines += ["", f"## [{section}]", "", about, "", "| key | type | default | allowed | |", "|---|---|---|---|---|"]
@@ -66,7 +67,7 @@ def manual_page() -> str:
         ".SH SYNOPSIS",
         ".I /etc/stsguard/stsguard.toml",
         ".SH DESCRIPTION",
-        "One TOML file. Every key has a default; an empty or absent file is valid.",
+        "One TOML file. Every key has a default; an empty file is valid, and the default one may be absent.",
         "An unknown key or a value that is not allowed stops the start;",
         ".B stsguard config check",
         "names all of them at once, and",

@@ -66,13 +66,16 @@ class _Entry:
     value: object
 
 
-def load(path: Path) -> Config:
-    """The configuration in the file `path`; an absent file, like an empty one, leaves every key at its default.
+def load(path: Path, *, required: bool = False) -> Config:
+    """The configuration in the file `path`; an absent file, like an empty one, leaves every key at its default, unless
+    it is `required`.
 
     Raises:
         ConfigProblems: the file can't be read or something in it is wrong. No other exception leaves this function.
     """
     document = _read(path)
+    if document is None and required:
+        raise ConfigProblems((f"{path}: there is no such file, and --config names it",))
     given: dict[tuple[str, int, str], TomlValue] = {}
     mistakes: list[str] = []
     for found in _entries(document or {}):

@@ -61,15 +61,22 @@ class Overrides:
 
     def find(self, host: Domain, today: date) -> Override | None:
         """The entry in force for the bare host name of a key on `today` (UTC), None where there is none."""
-        found = self.exact.get(host)
-        if found is not None and not expired(found, today):
-            return found
+        return next((entry for entry in self._all_for(host) if not expired(entry, today)), None)
+
+    def find_expired(self, host: Domain, today: date) -> Override | None:
+        """The entry that would be in force for `host` on `today`, had it not expired; None where there is none."""
+        first = next(self._all_for(host), None)
+        return first if first is not None and expired(first, today) else None
+
+    def _all_for(self, host: Domain) -> Iterator[Override]:
+        """The entries for `host`, expired or not, the nearest first."""
+        if host in self.exact:
+            yield self.exact[host]
         labels = host.split(".")
         for start in range(1, len(labels)):
             found = self.below.get(Domain(".".join(labels[start:])))
-            if found is not None and not expired(found, today):
-                return found
-        return None
+            if found is not None:
+                yield found
 
     def expired(self, today: date) -> Iterator[Override]:
         """The entries that are no longer in force on `today`."""

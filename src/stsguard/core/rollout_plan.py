@@ -62,7 +62,7 @@ def plan_mx_change(domain: HostedDomain, mx_patterns: Sequence[MxPattern], dns_m
         ]
     if added:
         wait = held_wait(domain, now)
-        text = f"add {_names(added)} to DNS MX, {wait.total_seconds() / 86_400:.1f} days after the new id is in DNS"
+        text = f"add {_names(added)} to DNS MX {_length(wait)} after the new id is in DNS"
         steps += [
             PlanStep(
                 f"add {_names(added)} to the policy; its id follows when all addresses serve it", now, not refusal
@@ -70,6 +70,13 @@ def plan_mx_change(domain: HostedDomain, mx_patterns: Sequence[MxPattern], dns_m
             PlanStep(f"{text}: not before {now + wait:%Y-%m-%d %H:%M} UTC", now + wait, safe_now=False),
         ]
     return MxPlan(added, removed, tuple(steps), refusal)
+
+
+def _length(wait: timedelta) -> str:
+    """How long that is in words, to the minute."""
+    minutes = -(-wait // timedelta(minutes=1))
+    parts = ((minutes // 1440, "day"), (minutes // 60 % 24, "hour"), (minutes % 60, "minute"))
+    return " ".join(f"{number} {unit}{'s' if number > 1 else ''}" for number, unit in parts if number) or "at once"
 
 
 def held_wait(domain: HostedDomain, now: datetime) -> timedelta:

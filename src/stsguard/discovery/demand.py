@@ -238,6 +238,10 @@ class Demands:
         # The MX hosts may have taken longer: what is known of the policy by now counts.
         return mx, self._cache.peek(next_hop) or state
 
+    def find_expired_override(self, host: Domain) -> Override | None:
+        """The override that would be in force for `host`, had it not expired."""
+        return self.overrides.find_expired(host, self._clock.now().date()) if self.overrides else None
+
     def find_override(self, host: Domain) -> Override | None:
         """The override in force for a bare host name today (UTC)."""
         return self.overrides.find(host, self._clock.now().date()) if self.overrides else None

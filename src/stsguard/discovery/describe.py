@@ -6,6 +6,7 @@ from datetime import datetime
 from stsguard.core.dane import MxEvidence, MxHost, TlsaStatus
 from stsguard.core.mtasts import Policy, mx_permitted
 from stsguard.core.mxcheck import MxProbe
+from stsguard.core.overrides import Override
 from stsguard.core.socketmap import Dialect, render_reply
 from stsguard.core.tlspolicy import Decision, Reply
 from stsguard.discovery.demand import NO_LOOKUP, Demand, Destination
@@ -136,8 +137,24 @@ def plain_decision(decision: Decision) -> Plain:
     }
 
 
-def plain_demand(destination: Destination, demand: Demand, results: Results, *, observe: bool) -> Plain:
-    """A destination's decision, the replies that Postfix gets, and the evidence behind them."""
+def plain_override(override: Override | None) -> Plain | None:
+    """An entry of the override file."""
+    if override is None:
+        return None
+    expires = override.expires.isoformat() if override.expires else None
+    return {"entry": override.key, "kind": override.kind.value, "reason": override.reason, "expires": expires}
+
+
+def plain_demand(
+    destination: Destination,
+    demand: Demand,
+    results: Results,
+    *,
+    observe: bool,
+    expired_override: Override | None = None,
+) -> Plain:
+    """A destination's decision, the replies that Postfix gets, and the evidence behind them; `expired_override` would
+    have been in force."""
     replies = {
         dialect.value: render_reply(demand.decision, dialect, destination.next_hop).decode("utf-8", "replace")
         for dialect in Dialect
@@ -165,8 +182,8 @@ def plain_demand(destination: Destination, demand: Demand, results: Results, *, 
         "decision": plain_decision(demand.decision),
         "would_defer": would_defer(demand, results),
         "decided_at": plain_time(demand.decided_at),
-        "override": demand.override
-        and {"entry": demand.override.key, "kind": demand.override.kind.value, "reason": demand.override.reason},
+        "override": plain_override(demand.override),
+        "expired_override": plain_override(expired_override),
         "sts": {
             "status": demand.sts.status.value,
             "detail": demand.sts.detail,

@@ -146,7 +146,10 @@ class Admin:
             return Result(200, {"key": query["domain"], "kind": next_hop.kind.value, **self._without_lookup(next_hop)})
         destination = self._demands.destination(next_hop.host, next_hop.port)
         demand = await self._demands.demand(destination)
-        described = plain_demand(destination, demand, self._verifier.results, observe=self._observe)
+        expired = self._demands.find_expired_override(next_hop.host)
+        described = plain_demand(
+            destination, demand, self._verifier.results, observe=self._observe, expired_override=expired
+        )
         described["expires_in"] = int(destination.expires_at - self._clock.monotonic())
         entry = self._cache.entry(next_hop.host)
         if entry is not None:

@@ -191,9 +191,10 @@ def upgrade(capsys: pytest.CaptureFixture[str]) -> RunUpgrade:
 
 
 def test_db_upgrade_makes_a_database_and_says_so(tmp_path: Path, upgrade: RunUpgrade) -> None:
-    at = ("--config", f"{tmp_path}/absent.toml", "--state-dir", f"{tmp_path}/state")
+    at = ("--config", "/dev/null", "--state-dir", f"{tmp_path}/state")
     name = f"SQLite database {tmp_path}/state/stsguard.db"
     assert upgrade(*at) == (0, f"{name}: new, now schema {HEAD}\n", "")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     assert upgrade(*at) == (0, f"{name}: already has schema {HEAD}\n", "")
     code, out, _ = upgrade(*at, "--json")
     assert (code, json.loads(out)) == (
