@@ -16,13 +16,14 @@ import pytest
 from stsguard.adapters.policy_fetch import FETCHES, HttpsPolicyFetcher
 from stsguard.adapters.policy_fetch.connecting import NoRoute, choose_addresses, failure_of, most_telling
 from stsguard.adapters.policy_fetch.response import PolicyResponse
-from stsguard.adapters.policy_fetch.tls import TlsConnection
+from stsguard.adapters.policy_fetch.session import PolicyHostSessions
 from stsguard.core.addresses import AddressGuard
 from stsguard.core.errors import FetchReason, LookupReason, PolicyFetchFailed
 from stsguard.names import Domain
 from tests.lab.ca import IssuedCertificate, ThrowAwayCA
 from tests.lab.fetching import (
     DOMAIN,
+    LOOPBACK,
     POLICY_HOST,
     Addresses,
     fetcher,
@@ -112,35 +113,44 @@ def _ssl_errors() -> list[type[ssl.SSLError]]:
 
 
 class Raising:
-    """An SSLContext and an SSLObject whose operations raise one exception."""
+    """An SSLContext and an SSLObject of which one operation raises an exception."""
 
-    def __init__(self, exc: Exception) -> None:
+    def __init__(self, operation: str, exc: Exception) -> None:
+        self._operation = operation
         self._exc = exc
+
+    def _do(self, operation: str) -> None:
+        if operation == self._operation:
+            raise self._exc
 
     def wrap_bio(self, *_args: object, **_options: object) -> "Raising":
         return self
 
     def do_handshake(self) -> None:
-        raise self._exc
+        self._do("do_handshake")
 
     def read(self, _size: int) -> bytes:
-        raise self._exc
+        self._do("read")
+        raise AssertionError
 
     def write(self, _data: bytes) -> int:
-        raise self._exc
+        self._do("write")
+        return 0
 
 
+@pytest.mark.parametrize("operation", ["do_handshake", "write", "read"])
 @pytest.mark.parametrize("cls", _ssl_errors())
-async def test_no_error_of_ssl_gets_through(cls: type[ssl.SSLError]) -> None:
+async def test_no_error_of_ssl_gets_through(cls: type[ssl.SSLError], operation: str) -> None:
     exc = cls(1, "text")
     exc.verify_code, exc.verify_message = 1, "text"  # type: ignore[attr-defined]  # on one of the classes
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        context = Raising(exc)
-        tls = TlsConnection(ours, context, Domain(POLICY_HOST), max_received_octets=1)  # type: ignore[arg-type]  # a fake
-        for operation in (tls.handshake, tls.receive, lambda: tls.send(b"x")):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        context = Raising(operation, exc)
+        port = listener.getsockname()[1]
+        sessions = PolicyHostSessions(context, max_size_bytes=1, port=port)  # type: ignore[arg-type]  # a fake
+        with sessions.ask(Domain(POLICY_HOST), LOOPBACK) as exchange, listener.accept()[0] as peer:
+            peer.send(b"x")
             with pytest.raises(PolicyFetchFailed):
-                await operation()
+                await exchange.done
 
 
 def test_no_error_of_h11_is_unknown() -> None:

@@ -11,6 +11,7 @@ revocation checks (RFC 8461 §3.3: MAY).
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from typing import Protocol
 from stsguard.adapters.policy_fetch.connecting import choose_addresses, failure_of, most_telling
 from stsguard.adapters.policy_fetch.response import HTTPS_PORT
 from stsguard.adapters.policy_fetch.session import DEFAULT_MAX_SIZE_BYTES, DEFAULT_TIMEOUT_SECONDS, PolicyHostSessions
-from stsguard.adapters.policy_fetch.tls import TlsConnection, tls_context
+from stsguard.adapters.policy_fetch.tls import tls_context
 from stsguard.core.addresses import AddressGuard
 from stsguard.core.dane import Answer
 from stsguard.core.errors import FetchReason, LookupFailed, PolicyFetchFailed, PolicyInvalid
@@ -43,7 +44,7 @@ class _Progress:
     """How far a fetch has come, for the reason when its time is up. `deadline` by the loop's clock."""
 
     deadline: float
-    phase: str = "waiting for its turn"
+    phase: object = "waiting for its turn"  # its text says it
     begun: bool = False
 
 
@@ -119,35 +120,35 @@ class HttpsPolicyFetcher:
         except LookupFailed as exc:
             raise PolicyFetchFailed(FetchReason.DNS_FAILED, str(exc)) from exc
         addresses = choose_addresses(answer.records, self._guard)
-        with await self._connect_to_any(policy_host, addresses, progress) as tls:
-            progress.phase = "waiting for the response"
-            return await self._policy_host.request(tls, policy_host)
+        if len(addresses) > 1:
+            return await self._ask_in_turns(policy_host, addresses, progress)
+        with self._policy_host.ask(policy_host, addresses[0]) as exchange:
+            progress.phase = exchange
+            return await exchange.done  # within the time of the whole
 
-    async def _connect_to_any(
-        self, policy_host: Domain, addresses: Sequence[IPAddress], progress: _Progress
-    ) -> TlsConnection:
-        """A session with a Policy Host whose certificate is valid, at the first of the addresses that has one.
+    async def _ask_in_turns(self, policy_host: Domain, addresses: Sequence[IPAddress], progress: _Progress) -> bytes:
+        """The policy's octets from the first of the addresses where a certificate is valid, whatever it says then.
 
         Until then one address is as good as the next: what counts is who proves to be the Policy Host.
         """
         loop = asyncio.get_running_loop()
         failures: list[PolicyFetchFailed] = []
         for tried, address in enumerate(addresses):
+            # An address that swallows packets must not use up the time of the others, nor all of the response's.
+            left = max(0.0, progress.deadline - self._timeout / 10 - loop.time())
             try:
-                if len(addresses) == 1:
-                    return await self._connect(policy_host, address, progress)  # within the time of the whole
-                # An address that swallows packets must not use up the time of the others, nor all of the response's.
-                left = progress.deadline - self._timeout / 10 - loop.time()
-                async with asyncio.timeout(max(0.0, left) / (len(addresses) - tried)):
-                    return await self._connect(policy_host, address, progress)
+                exchange = self._policy_host.ask(policy_host, address)
             except PolicyFetchFailed as exc:
                 failures.append(exc)
-            except OSError as exc:  # TimeoutError as well
-                failures.append(failure_of(exc, progress.phase))
+                continue
+            progress.phase = exchange
+            try:
+                async with asyncio.timeout(left / (len(addresses) - tried)) as limit:
+                    with exchange:
+                        exchange.on_secured = partial(limit.reschedule, None)
+                        return await exchange.done
+            except (PolicyFetchFailed, OSError) as exc:  # TimeoutError as well
+                if exchange.is_secured:
+                    raise
+                failures.append(exc if isinstance(exc, PolicyFetchFailed) else failure_of(exc, str(exchange)))
         raise most_telling(failures)
-
-    async def _connect(self, policy_host: Domain, address: IPAddress, progress: _Progress) -> TlsConnection:
-        def note(phase: str) -> None:
-            progress.phase = phase
-
-        return await self._policy_host.connect(policy_host, address, note)

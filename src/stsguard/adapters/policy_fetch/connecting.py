@@ -1,11 +1,9 @@
 """To which addresses of a Policy Host to connect, and what it means when none can be connected to."""
 
-import asyncio
 import errno
 import os
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address
 from itertools import zip_longest
 
@@ -56,44 +54,36 @@ def choose_addresses(addresses: Sequence[IPAddress], guard: AddressGuard) -> lis
     return mixed[:MAX_ADDRESSES]
 
 
-async def connect(address: IPAddress, port: int) -> socket.socket:
-    """A non-blocking socket connected to that very address: no name is resolved any more.
+def begin_connection(address: IPAddress, port: int) -> socket.socket:
+    """A non-blocking socket that is being connected to that very address: no name is resolved any more. When it can be
+    written to, `end_connection` tells what came of it.
 
     Raises:
         PolicyFetchFailed: LOCAL, CONNECT_FAILED (NoRoute as well), CONNECTION_REFUSED, CONNECTION_LOST or TIMEOUT.
     """
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    with ExitStack() as stack:
-        try:
-            sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            sock.setblocking(False)
-            error = sock.connect_ex((str(address), port))
-            if error == errno.EINPROGRESS:
-                await _writable(sock)
-                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                raise OSError(error, os.strerror(error))
-        except OSError as exc:
-            raise failure_of(exc, f"{address} port {port}") from exc
-        stack.pop_all()
-        return sock
-
-
-async def _writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    writable: asyncio.Future[None] = loop.create_future()
-
-    def note() -> None:
-        loop.remove_writer(sock)
-        if not writable.done():
-            writable.set_result(None)
-
-    loop.add_writer(sock, note)
     try:
-        await writable
-    except asyncio.CancelledError:
-        loop.remove_writer(sock)
-        raise
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    except OSError as exc:
+        raise failure_of(exc, _where(address, port)) from exc
+    error = sock.connect_ex((str(address), port))
+    if error not in (0, errno.EINPROGRESS):
+        sock.close()
+        raise failure_of(OSError(error, os.strerror(error)), _where(address, port))
+    return sock
+
+
+def end_connection(sock: socket.socket, address: IPAddress, port: int) -> None:
+    """Raises:
+    PolicyFetchFailed: as `begin_connection`, where the connection was not made.
+    """
+    error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise failure_of(OSError(error, os.strerror(error)), _where(address, port))
+
+
+def _where(address: IPAddress, port: int) -> str:
+    return f"{address} port {port}"
 
 
 def failure_of(exc: OSError, where: str) -> PolicyFetchFailed:

@@ -6,11 +6,14 @@ the certificate's last day is taken, follows where the certificate itself was wh
 
 import asyncio
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from stsguard.adapters.policy_fetch.connecting import failure_of
+from stsguard.adapters.policy_fetch.exchange import Exchange
 from stsguard.adapters.policy_fetch.response import HTTPS_PORT
 from stsguard.adapters.policy_fetch.session import (
     DEFAULT_MAX_SIZE_BYTES,
@@ -18,7 +21,7 @@ from stsguard.adapters.policy_fetch.session import (
     IPAddress,
     PolicyHostSessions,
 )
-from stsguard.adapters.policy_fetch.tls import TlsConnection, tls_context, tls_context_for_dates_without_verification
+from stsguard.adapters.policy_fetch.tls import tls_context, tls_context_for_dates_without_verification
 from stsguard.core.addresses import AddressGuard
 from stsguard.core.certificate_reader import certificate_facts
 from stsguard.core.errors import CertificateInvalid, FetchReason, PolicyFetchFailed, PolicyInvalid
@@ -41,12 +44,9 @@ _BY_CERTIFICATE = {
 class _Look:
     """What is known so far."""
 
-    phase: str = "waiting for its turn"
+    phase: object = "waiting for its turn"  # its text says it
     body: bytes = b""
     not_after: datetime | None = None
-
-    def note(self, phase: str) -> None:
-        self.phase = phase
 
 
 class HttpsPolicyInspector:
@@ -105,31 +105,29 @@ class HttpsPolicyInspector:
         except PolicyInvalid as exc:
             raise PolicyFetchFailed(FetchReason.POLICY_SYNTAX, str(exc)) from exc
         except OSError as exc:
-            raise failure_of(exc, look.phase) from exc
+            raise failure_of(exc, str(look.phase)) from exc
 
     async def _fetch_body(self, policy_host: Domain, address: IPAddress, look: _Look) -> None:
         try:
-            tls = await self._sessions.connect(policy_host, address, look.note)
+            with self._sessions.ask(policy_host, address) as exchange:
+                look.phase = exchange
+                exchange.on_secured = partial(_note_certificate, look, exchange)
+                look.body = await exchange.done
         except PolicyFetchFailed as exc:
             if exc.reason in _BY_CERTIFICATE:
-                look.not_after = await self._not_after_unverified(policy_host, address)
+                await self._note_unverified_certificate(look, policy_host, address)
             raise
-        with tls:
-            look.not_after = _not_after(tls)
-            look.note("waiting for the response")
-            look.body = await self._sessions.request(tls, policy_host)
 
-    async def _not_after_unverified(self, policy_host: Domain, address: IPAddress) -> datetime | None:
-        """The last day of a certificate that does not hold; None where a second handshake fails as well."""
-        try:
-            with await self._sessions_for_dates.connect(policy_host, address, lambda _phase: None) as tls:
-                return _not_after(tls)
-        except (PolicyFetchFailed, OSError):
-            return None
+    async def _note_unverified_certificate(self, look: _Look, policy_host: Domain, address: IPAddress) -> None:
+        """The last day of a certificate that does not hold; none where a second handshake fails as well."""
+        with (
+            suppress(PolicyFetchFailed, OSError),
+            self._sessions_for_dates.shake_hands(policy_host, address) as exchange,
+        ):
+            exchange.on_secured = partial(_note_certificate, look, exchange)
+            await exchange.done
 
 
-def _not_after(tls: TlsConnection) -> datetime | None:
-    try:
-        return certificate_facts(tls.presented_certificate()).not_after
-    except CertificateInvalid:
-        return None
+def _note_certificate(look: _Look, exchange: Exchange) -> None:
+    with suppress(CertificateInvalid):
+        look.not_after = certificate_facts(exchange.presented_certificate()).not_after
