@@ -90,7 +90,7 @@ def _nameserver(record: str) -> Iterator[str]:
 def _counted(database: Path) -> int:
     opened = open_database(f"sqlite:///{database}")
     try:
-        with opened.scanning() as connection:
+        with opened.alchemy.scanning() as connection:
             return sum(row.successes for row in connection.execute(received_daily.select()))
     finally:
         opened.close()

@@ -86,7 +86,7 @@ class IntakeSite:
         """All rows of a table."""
         database = open_database(self.url)
         try:
-            with database.scanning() as connection:
+            with database.alchemy.scanning() as connection:
                 query = select(table).order_by(*table.primary_key.columns)
                 return [dict(row._mapping) for row in connection.execute(query)]
         finally:

@@ -15,7 +15,7 @@ from stsguard.names import Domain
 
 if TYPE_CHECKING:
     from stsguard.app.parts import Parts
-    from stsguard.store.database import Upgrade
+    from stsguard.store.upgrade import Upgrade
 
 T = TypeVar("T")
 Plain = dict[str, object]
@@ -192,9 +192,9 @@ def upgrade_database(config: Config) -> "Upgrade":
     Raises:
         StoreUnavailable: it can't be used, or not be migrated; then it is as it was.
     """
-    from stsguard.store import database
+    from stsguard.store import upgrade
 
-    return database.upgrade_database(config.store.url)
+    return upgrade.upgrade_database(config.store.url)
 
 
 def read_postfix(directories: Sequence[Path], *, signed_name: str, timeout_seconds: float) -> list[PostfixFacts]:

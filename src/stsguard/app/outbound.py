@@ -62,7 +62,7 @@ class OutboundDaemon:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._stores = open_stores(config.store.url, apart=True)
+        self._stores = open_stores(config.store.url, lean=True)
         self.parts = build_parts(config, self._stores.policies)
         self._observe = config.lookup.mode is LookupMode.OBSERVE
         self._service = LookupService(

@@ -7,7 +7,6 @@ thread: the daemon listens meanwhile.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from stsguard.core.errors import StoreUnavailable
@@ -17,17 +16,7 @@ from stsguard.store.versions import MIGRATIONS, Migrations
 from stsguard.store.worker import StoreThread
 
 if TYPE_CHECKING:
-    from stsguard.store.certificate_table import CertificateTable
-    from stsguard.store.counter_pages import CounterPages
-    from stsguard.store.counter_table import CounterTable
-    from stsguard.store.database import Database
-    from stsguard.store.domain_table import DomainTable
-    from stsguard.store.finding_table import FindingTable
-    from stsguard.store.policy_fetch_table import PolicyFetchTable
-    from stsguard.store.policy_table import PolicyTable
-    from stsguard.store.received_queries import ReceivedQueries
-    from stsguard.store.received_table import ReceivedTable
-    from stsguard.store.report_table import ReportTable
+    from stsguard.store.tables import Tables
 
 log = logger(__name__)
 read_errors = Counter("store_read_errors_total", "Reads of the database that failed or took too long.")
@@ -42,32 +31,15 @@ CLOSE_SECONDS = 5.0
 NOT_OPEN = "the store is not open"
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The tables of an open database, by family."""
-
-    database: "Database"
-    policies: "PolicyTable"
-    counters: "CounterTable"
-    counter_pages: "CounterPages"
-    reports: "ReportTable"
-    domains: "DomainTable"
-    findings: "FindingTable"
-    policy_fetches: "PolicyFetchTable"
-    certificates: "CertificateTable"
-    received: "ReceivedTable"
-    received_queries: "ReceivedQueries"
-
-
 class DatabaseAccess:
     """The database at `url`, spelled as [store] url. Nothing is opened before `open`; until then, and whenever the
-    database fails, every other call raises `StoreUnavailable`. With `apart` an SQLite database is migrated in another
-    process, for one that has to stay small. `migrations` is for tests."""
+    database fails, every other call raises `StoreUnavailable`. `lean` is for a process that has to stay small: it does
+    without SQLAlchemy, unless it asks for a table that can't. `migrations` is for tests."""
 
-    def __init__(self, url: str, *, apart: bool = False, migrations: Migrations = MIGRATIONS) -> None:
+    def __init__(self, url: str, *, lean: bool = False, migrations: Migrations = MIGRATIONS) -> None:
         self.url = url
         self.migrations = migrations
-        self._apart = apart
+        self._lean = lean
         self._tables: Tables | None = None
         self._reader = StoreThread("stsguard-store-read")
         self._scanner = StoreThread("stsguard-store-scan")
@@ -97,10 +69,10 @@ class DatabaseAccess:
         self._open_problem = None
 
     def _open(self) -> None:
-        from stsguard.store.database import open_database  # noqa: PLC0415 (SQLAlchemy takes its time to import)
+        from stsguard.store.tables import open_tables  # noqa: PLC0415 (not before the first answer)
 
         if self._tables is None:
-            self._tables = _tables(open_database(self.url, self.migrations, apart=self._apart))
+            self._tables = open_tables(self.url, self.migrations, lean=self._lean)
 
     async def close(self) -> None:
         """Write what was asked for before, and close the database. One that hangs is left behind."""
@@ -118,7 +90,7 @@ class DatabaseAccess:
         if tables is not None:
             tables.database.close()
 
-    async def read(self, call: Callable[[Tables], T], timeout_seconds: float = READ_SECONDS) -> T:
+    async def read(self, call: "Callable[[Tables], T]", timeout_seconds: float = READ_SECONDS) -> T:
         """What `call` returns, made on the thread of look-ups.
 
         Raises:
@@ -126,7 +98,7 @@ class DatabaseAccess:
         """
         return await self._look(self._reader, call, timeout_seconds)
 
-    async def scan(self, call: Callable[[Tables], T]) -> T:
+    async def scan(self, call: "Callable[[Tables], T]") -> T:
         """What `call` returns, made on the thread of longer reads.
 
         Raises:
@@ -134,7 +106,7 @@ class DatabaseAccess:
         """
         return await self._look(self._scanner, call, PAGE_SECONDS)
 
-    async def _look(self, thread: StoreThread, call: Callable[[Tables], T], timeout_seconds: float) -> T:
+    async def _look(self, thread: StoreThread, call: "Callable[[Tables], T]", timeout_seconds: float) -> T:
         tables = self._opened()
         try:
             result = await thread.run(lambda: call(tables), timeout_seconds=timeout_seconds)
@@ -145,7 +117,7 @@ class DatabaseAccess:
         self._read_problem = None
         return result
 
-    async def write(self, call: Callable[[Tables], T]) -> T:
+    async def write(self, call: "Callable[[Tables], T]") -> T:
         """What `call` returns, made on the thread of writes.
 
         Raises:
@@ -162,34 +134,7 @@ class DatabaseAccess:
         self._write_problem = None
         return result
 
-    def _opened(self) -> Tables:
+    def _opened(self) -> "Tables":
         if self._open_problem is not None or self._tables is None:
             raise StoreUnavailable(self._open_problem or NOT_OPEN)
         return self._tables
-
-
-def _tables(opened: "Database") -> Tables:
-    from stsguard.store.certificate_table import CertificateTable  # noqa: PLC0415 (as above)
-    from stsguard.store.counter_pages import CounterPages  # noqa: PLC0415
-    from stsguard.store.counter_table import CounterTable  # noqa: PLC0415
-    from stsguard.store.domain_table import DomainTable  # noqa: PLC0415
-    from stsguard.store.finding_table import FindingTable  # noqa: PLC0415
-    from stsguard.store.policy_fetch_table import PolicyFetchTable  # noqa: PLC0415
-    from stsguard.store.policy_table import PolicyTable  # noqa: PLC0415
-    from stsguard.store.received_queries import ReceivedQueries  # noqa: PLC0415
-    from stsguard.store.received_table import ReceivedTable  # noqa: PLC0415
-    from stsguard.store.report_table import ReportTable  # noqa: PLC0415
-
-    return Tables(
-        database=opened,
-        policies=PolicyTable(opened),
-        counters=CounterTable(opened),
-        counter_pages=CounterPages(opened),
-        reports=ReportTable(opened),
-        domains=DomainTable(opened),
-        findings=FindingTable(opened),
-        policy_fetches=PolicyFetchTable(opened),
-        certificates=CertificateTable(opened),
-        received=ReceivedTable(opened),
-        received_queries=ReceivedQueries(opened),
-    )

@@ -7,13 +7,12 @@ from sqlalchemy import Row, and_, delete, or_, select
 
 from stsguard.core.hosted import AcmeChallenge, CertificateState
 from stsguard.names import Domain
-from stsguard.store.database import Database
+from stsguard.store.alchemy import AlchemyDatabase, insert_into
 from stsguard.store.hosting_schema import acme_challenges, certificates
 from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.rows import (
     Readable,
     RowInvalid,
-    insert_into,
     one_line,
     optional_instant,
     optional_micros,
@@ -30,7 +29,7 @@ class CertificateTable:
     Every call raises `StoreUnavailable` for every fault of the database; a write is then not done.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: AlchemyDatabase) -> None:
         self._database = database
 
     def load_states(self) -> Readable[CertificateState]:

@@ -9,7 +9,7 @@ they add at the same moment.
 from collections.abc import Callable, Collection, Mapping, Set
 from typing import Generic, TypeVar
 
-from sqlalchemy import Connection
+from stsguard.store.connection import Connection
 
 K = TypeVar("K")
 MAX_KEYS = 200_000  # forgotten together; then the database is asked once more for each

@@ -7,21 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
-from typing import Any, NamedTuple
-
-from sqlalchemy import Connection, Integer, Row, Select, Tuple, bindparam, select, tuple_
+from typing import NamedTuple
 
 from stsguard.core.counter_text import CounterTextInvalid, parse_detail_text, parse_policy_text
 from stsguard.core.session import AppliedPolicy, CounterRow, FailureDetail
 from stsguard.names import Domain, NameInvalid
+from stsguard.store.connection import Connection, Row
 from stsguard.store.database import Database
-from stsguard.store.schema import report_policies, session_counters, session_details
 
 PAGE_ROWS = 1000
 PAGE_DETAILS = 20_000
 PAGE_DOMAINS = 10_000
 PARSED_POLICIES = 100  # those of one domain follow one another
-_COUNTERS, _DETAILS = session_counters.c, session_details.c
 
 
 class CounterKey(NamedTuple):
@@ -34,39 +31,41 @@ class CounterKey(NamedTuple):
 
 
 _START = CounterKey("", b"", "", False)  # before every other
-_KEY = CounterKey._fields
+_KEY = ", ".join(CounterKey._fields)
+_FIRST, _LAST, _AFTER = (
+    ", ".join(f":{bound}_{part}" for part in CounterKey._fields) for bound in ("first", "last", "after")
+)
+_DOMAINS = """
+    SELECT DISTINCT report_domain FROM session_counters
+    WHERE day = :on AND report_domain > :after ORDER BY report_domain LIMIT :rows"""
+_COUNTERS = f"""
+    SELECT {_KEY}, successes, failures, unverified,
+        (SELECT policy FROM report_policies WHERE report_policies.policy_key = session_counters.policy_key)
+    FROM session_counters WHERE day = :on"""
+_PAGE = f"{_COUNTERS} AND ({_AFTER}) < ({_KEY}) ORDER BY {_KEY} LIMIT :rows"
+# By what follows the domain in the key: SQLite would use the comparison of the whole, and read the day to its end.
+_PAGE_OF_DOMAIN = f"""
+    {_COUNTERS} AND report_domain = :after_report_domain
+    AND (:after_policy_key, :after_recipient_domain, :after_for_mx_host) < (policy_key, recipient_domain, for_mx_host)
+    ORDER BY {_KEY} LIMIT :rows"""
+_DETAILS_OF_PAGE = f"""
+    SELECT {_KEY}, detail, sessions FROM session_details
+    WHERE day = :on AND ({_KEY}) BETWEEN ({_FIRST}) AND ({_LAST}) ORDER BY {_KEY}, detail_key"""
+_BOUNDED_DETAILS_OF_PAGE = f"{_DETAILS_OF_PAGE} LIMIT :details"
 
 
-def _bound(name: str, parts: Sequence[str] = _KEY) -> Tuple:
-    """A key whose parts are given when the query is run, as `name`_`part`."""
-    return tuple_(*(bindparam(f"{name}_{part}", type_=_COUNTERS[part].type) for part in parts))
+class _Stored(NamedTuple):
+    """A row of counters."""
+
+    key: CounterKey
+    successes: int
+    failures: int
+    unverified: int
+    policy: object
 
 
 def _values(name: str, key: CounterKey) -> dict[str, object]:
     return {f"{name}_{part}": value for part, value in key._asdict().items()}
-
-
-# Built once: for one report after the other that would take longer than to run them.
-_COUNTERS_OF_DAY = (
-    select(session_counters, report_policies.c.policy)
-    .outerjoin(report_policies, report_policies.c.policy_key == _COUNTERS.policy_key)
-    .where(_COUNTERS.day == bindparam("on"))
-    .order_by(*(_COUNTERS[part] for part in _KEY))
-    .limit(bindparam("rows", type_=Integer))
-)
-_PAGE = _COUNTERS_OF_DAY.where(_bound("after") < tuple_(*(_COUNTERS[part] for part in _KEY)))
-# By what follows the domain in the key: SQLite would use the comparison of the whole, and read the day to its end.
-_PAGE_OF_DOMAIN = _COUNTERS_OF_DAY.where(
-    _COUNTERS.report_domain == bindparam("after_report_domain"),
-    _bound("after", _KEY[1:]) < tuple_(*(_COUNTERS[part] for part in _KEY[1:])),
-)
-_DETAILS_OF_PAGE: Select[Any] = (
-    select(*(_DETAILS[part] for part in _KEY), _DETAILS.detail, _DETAILS.sessions)
-    .where(_DETAILS.day == bindparam("on"))
-    .where(tuple_(*(_DETAILS[part] for part in _KEY)).between(_bound("first"), _bound("last")))
-    .order_by(*(_DETAILS[part] for part in _KEY), _DETAILS.detail_key)
-)
-_BOUNDED_DETAILS_OF_PAGE = _DETAILS_OF_PAGE.limit(bindparam("details", type_=Integer))
 
 
 @dataclass(slots=True)
@@ -92,10 +91,9 @@ class CounterPages:
 
     def domains(self, day: date, after: str) -> list[str]:
         """The next report domains after `after` with counters on `day`; none at the end."""
-        name = _COUNTERS.report_domain
-        query = select(name).distinct().where(_COUNTERS.day == day.isoformat(), name > after)
+        values = {"on": day.isoformat(), "after": after, "rows": PAGE_DOMAINS}
         with self._database.scanning() as connection:
-            return list(connection.execute(query.order_by(name).limit(PAGE_DOMAINS)).scalars())
+            return [name for (name,) in connection.query(_DOMAINS, values)]
 
     def load(self, day: date, report_domain: str | None, after: CounterKey | None) -> CounterPage:
         """The next counters of `day` after the key `after`, those of `report_domain` alone where one is given."""
@@ -103,24 +101,26 @@ class CounterPages:
         after = after or _START._replace(report_domain=report_domain or "")
         values = {"on": day.isoformat(), "rows": PAGE_ROWS, **_values("after", after)}
         with self._database.scanning() as connection:
-            rows: Sequence[Row[Any]] = connection.execute(query, values).all()
+            rows: Sequence[_Stored] = [
+                _Stored(_key(row), *row[len(_START) :]) for row in connection.query(query, values)
+            ]
             if not rows:
                 return CounterPage()
             found = len(rows)
             rows, details = _with_details(connection, day, rows)
         at_end = found < PAGE_ROWS and len(rows) == found
-        page = CounterPage(last=None if at_end else _key(rows[-1]))
+        page = CounterPage(last=None if at_end else rows[-1].key)
         for row in rows:
             try:
-                counter = self._read(day, row, details.get(_key(row), ()))
+                counter = self._read(day, row, details.get(row.key, ()))
             except _RowInvalid as exc:
-                page.invalid.append((str(row.report_domain), str(exc)))
+                page.invalid.append((str(row.key.report_domain), str(exc)))
             else:
                 if counter.successes or counter.failures or counter.unverified or counter.details:
                     page.rows.append(counter)
         return page
 
-    def _read(self, day: date, row: Row[Any], details: Sequence[tuple[str, int]]) -> CounterRow:
+    def _read(self, day: date, row: _Stored, details: Sequence[tuple[str, int]]) -> CounterRow:
         numbers = (row.successes, row.failures, row.unverified, *(sessions for _, sessions in details))
         # SQLite keeps values of any type in any column.
         if not all(isinstance(number, int) for number in numbers):
@@ -128,9 +128,9 @@ class CounterPages:
         try:
             return CounterRow(
                 day=day,
-                report_domain=Domain.parse(row.report_domain),
-                recipient_domain=Domain.parse(row.recipient_domain),
-                for_mx_host=row.for_mx_host,
+                report_domain=Domain.parse(row.key.report_domain),
+                recipient_domain=Domain.parse(row.key.recipient_domain),
+                for_mx_host=row.key.for_mx_host,
                 policy=self._policy(row.policy),
                 successes=row.successes,
                 failures=row.failures,
@@ -154,28 +154,28 @@ def _detail(text: object) -> FailureDetail:
     return parse_detail_text(text)
 
 
-def _key(row: Row[Any]) -> CounterKey:
-    return CounterKey(row.report_domain, bytes(row.policy_key), row.recipient_domain, row.for_mx_host)
+def _key(row: Row) -> CounterKey:
+    report_domain, policy_key, recipient_domain, for_mx_host = row[: len(_START)]
+    return CounterKey(report_domain, bytes(policy_key), recipient_domain, bool(for_mx_host))
 
 
 def _with_details(
-    connection: Connection, day: date, rows: Sequence[Row[Any]]
-) -> tuple[Sequence[Row[Any]], Mapping[CounterKey, Sequence[tuple[str, int]]]]:
+    connection: Connection, day: date, rows: Sequence[_Stored]
+) -> tuple[Sequence[_Stored], Mapping[CounterKey, Sequence[tuple[str, int]]]]:
     """As many of the rows, from the first on, as have a bounded number of details, and those."""
-    values = {"on": day.isoformat(), **_values("first", _key(rows[0])), **_values("last", _key(rows[-1]))}
-    bounded = {**values, "details": PAGE_DETAILS}
+    values = {"on": day.isoformat(), **_values("first", rows[0].key), **_values("last", rows[-1].key)}
     found: dict[CounterKey, list[tuple[str, int]]] = {}
     seen = 0
-    for row in connection.execute(_BOUNDED_DETAILS_OF_PAGE, bounded):
-        found.setdefault(_key(row), []).append((row.detail, row.sessions))
+    for row in connection.query(_BOUNDED_DETAILS_OF_PAGE, {**values, "details": PAGE_DETAILS}):
+        found.setdefault(_key(row), []).append(row[len(_START) :])
         seen += 1
     if seen < PAGE_DETAILS:
         return rows, found
     # The last one may have more details than that: it begins the next page, unless it is alone on this one.
     cut = list(found)[-1]
-    before = [row for row in rows if _key(row) < cut]
+    before = [row for row in rows if row.key < cut]
     if before:
         return before, found
-    first = _key(rows[0])
+    first = rows[0].key
     alone = {"on": day.isoformat(), **_values("first", first), **_values("last", first)}
-    return rows[:1], {first: [(row.detail, row.sessions) for row in connection.execute(_DETAILS_OF_PAGE, alone)]}
+    return rows[:1], {first: [row[len(_START) :] for row in connection.query(_DETAILS_OF_PAGE, alone)]}

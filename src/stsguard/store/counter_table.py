@@ -11,12 +11,6 @@ from functools import lru_cache
 from heapq import merge
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, and_, bindparam, delete, func, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
-from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
-
 from stsguard.core.counter_text import (
     MAX_DETAILS,
     MAX_POLICIES,
@@ -27,16 +21,65 @@ from stsguard.core.counter_text import (
     text_key,
 )
 from stsguard.core.session import AppliedPolicy, CounterRow, FailureDetail
+from stsguard.store.connection import Connection
 from stsguard.store.counter_bound import CounterBound
 from stsguard.store.database import Database
 from stsguard.store.flush import Flush
-from stsguard.store.schema import counter_flushes, log_positions, report_policies, session_counters, session_details
 
 POLICIES_IN_MEMORY = 16 * 2**20  # characters: a policy may have 64 KiB, and mostly has 300
 DETAILS_IN_MEMORY = 10_000
 SORTED_AT_ONCE = 256  # rows, a tenth of a millisecond in which no other thread has its turn
 PARAMETERS = 500  # in one IN (…); SQLite's own limit was 999 for long
-_COUNTERS, _DETAILS = session_counters.c, session_details.c
+
+# The numbers are added; the last day of a policy is the later one. Values in the order of the columns.
+_ADD_POLICIES = """
+    INSERT INTO report_policies (policy_key, policy, last_day) VALUES (?, ?, ?)
+    ON CONFLICT (policy_key) DO UPDATE SET last_day = excluded.last_day
+    WHERE report_policies.last_day < excluded.last_day"""
+_ADD_COUNTERS = """
+    INSERT INTO session_counters
+        (day, report_domain, policy_key, recipient_domain, for_mx_host, successes, failures, unverified)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (day, report_domain, policy_key, recipient_domain, for_mx_host) DO UPDATE SET
+        successes = session_counters.successes + excluded.successes,
+        failures = session_counters.failures + excluded.failures,
+        unverified = session_counters.unverified + excluded.unverified"""
+_ADD_DETAILS = """
+    INSERT INTO session_details
+        (day, report_domain, policy_key, recipient_domain, for_mx_host, detail_key, detail, sessions)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (day, report_domain, policy_key, recipient_domain, for_mx_host, detail_key) DO UPDATE SET
+        sessions = session_details.sessions + excluded.sessions"""
+# Not a plain read: this one waits for a transaction that writes the same row.
+_LAST_FLUSH = """
+    INSERT INTO counter_flushes (writer, number, last_day) VALUES (:writer, 0, :today)
+    ON CONFLICT (writer) DO UPDATE SET last_day = excluded.last_day RETURNING number"""
+_NOTE_FLUSH = """
+    INSERT INTO counter_flushes (writer, number, last_day) VALUES (:writer, :number, :last_day)
+    ON CONFLICT (writer) DO UPDATE SET number = excluded.number, last_day = excluded.last_day"""
+_SAVE_POSITION = """
+    INSERT INTO log_positions (log, position) VALUES (?, ?)
+    ON CONFLICT (log) DO UPDATE SET position = excluded.position"""
+_COUNT_POLICIES = """
+    SELECT day, report_domain, count(DISTINCT policy_key) FROM session_counters
+    WHERE day = :day AND report_domain IN (:domains) GROUP BY day, report_domain"""
+_COUNT_DETAILS = """
+    SELECT day, report_domain, policy_key, count(*) FROM session_details
+    WHERE day = :day AND report_domain IN (:domains) GROUP BY day, report_domain, policy_key"""
+_KNOWN_POLICIES = """
+    SELECT DISTINCT policy_key FROM session_counters
+    WHERE day = :day AND report_domain = :report_domain AND policy_key IN (:entries)"""
+_KNOWN_DETAILS = """
+    SELECT DISTINCT detail_key FROM session_details
+    WHERE day = :day AND report_domain = :report_domain AND policy_key = :policy_key AND detail_key IN (:entries)"""
+_COUNTER_KEY = "day, report_domain, policy_key, recipient_domain, for_mx_host"
+_DETAIL_KEY = f"{_COUNTER_KEY}, detail_key"
+_DELETE_SOME_COUNTERS = f"""
+    DELETE FROM session_counters WHERE ({_COUNTER_KEY}) IN (
+        SELECT {_COUNTER_KEY} FROM session_counters WHERE day = :day ORDER BY {_COUNTER_KEY} LIMIT :some)"""
+_DELETE_SOME_DETAILS = f"""
+    DELETE FROM session_details WHERE ({_DETAIL_KEY}) IN (
+        SELECT {_DETAIL_KEY} FROM session_details WHERE day = :day ORDER BY {_DETAIL_KEY} LIMIT :some)"""
 
 
 class _DayDomain(NamedTuple):
@@ -88,34 +131,19 @@ class CounterTable:
         """The number of the last flush of `writer` that was written, 0 for none. One that a server is still busy
         with is waited for."""
         with self._database.writing() as connection:
-            # Not a plain read: this one waits for a transaction that writes the same row.
-            statement = (
-                _insert(connection, counter_flushes)
-                .values(writer=writer, number=0, last_day=today.isoformat())
-                .on_conflict_do_update(index_elements=["writer"], set_={"last_day": today.isoformat()})
-                .returning(counter_flushes.c.number)
-            )
-            return int(connection.execute(statement).scalar_one())
+            ((number,),) = connection.query(_LAST_FLUSH, {"writer": writer, "today": today.isoformat()})
+        return int(number)
 
     def add(self, rows: Sequence[CounterRow], positions: Mapping[str, str], flush: Flush) -> None:
         """Add `rows`, replace `positions` (an empty one is deleted), and note that `flush` is written."""
         with self._database.writing() as connection:
             stored = self._add_rows(connection, rows)
-            if kept := [{"log": log, "position": position} for log, position in sorted(positions.items()) if position]:
-                statement = _insert(connection, log_positions)
-                statement = statement.on_conflict_do_update(
-                    index_elements=["log"], set_={"position": statement.excluded.position}
-                )
-                connection.execute(statement, kept)
-            if gone := [{"gone": log} for log, position in sorted(positions.items()) if not position]:
-                connection.execute(delete(log_positions).where(log_positions.c.log == bindparam("gone")), gone)
-            statement = _insert(connection, counter_flushes)
-            statement = statement.on_conflict_do_update(
-                index_elements=["writer"],
-                set_={"number": statement.excluded.number, "last_day": statement.excluded.last_day},
-            )
+            if kept := [(log, position) for log, position in sorted(positions.items()) if position]:
+                connection.execute_many(_SAVE_POSITION, kept)
+            if gone := [(log,) for log, position in sorted(positions.items()) if not position]:
+                connection.execute_many("DELETE FROM log_positions WHERE log = ?", gone)
             values = {"writer": flush.writer, "number": flush.number, "last_day": flush.on.isoformat()}
-            connection.execute(statement, [values])
+            connection.execute(_NOTE_FLUSH, values)
         self._stored_for.update(stored)
 
     def _key_of(self, policy: AppliedPolicy) -> bytes:
@@ -145,9 +173,9 @@ class CounterTable:
         texts, self._new_texts = self._new_texts, {}
         policies = [(key, texts.get(key) or policy_text(each.policy), each.day) for key, each in new.items()]
         details = self._details_of(connection, [each for each in placed if each.row.details])
-        _add(connection, report_policies, policies)
-        _add(connection, session_counters, [_counter(each) for each in placed])
-        _add(connection, session_details, details)
+        _add(connection, _ADD_POLICIES, policies)
+        _add(connection, _ADD_COUNTERS, [_counter(each) for each in placed])
+        _add(connection, _ADD_DETAILS, details)
         return {key: each.day for key, each in new.items()}
 
     def _with_room_for_policy(self, connection: Connection, rows: Iterable[CounterRow]) -> list[_Placed]:
@@ -183,7 +211,7 @@ class CounterTable:
     def positions(self) -> dict[str, str]:
         """How far each log was read."""
         with self._database.scanning() as connection:
-            return {str(log): str(position) for log, position in connection.execute(select(log_positions))}
+            return {str(log): str(at) for log, at in connection.query("SELECT log, position FROM log_positions")}
 
     def old_days(self, before: date) -> list[str]:
         """The days before `before` that have counters."""
@@ -192,47 +220,42 @@ class CounterTable:
 
     def count(self, day: str) -> int:
         """How many counters a day has."""
-        query = select(func.count()).select_from(session_counters).where(_COUNTERS.day == day)
         with self._database.scanning() as connection:
-            return int(connection.execute(query).scalar_one())
+            ((number,),) = connection.query("SELECT count(*) FROM session_counters WHERE day = :day", {"day": day})
+        return int(number)
 
     def delete_some(self, day: str, limit: int) -> tuple[int, int]:
         """Delete up to `limit` details of a day and, once there are none left, up to `limit` counters: how many
         details and counters those were."""
         with self._database.writing() as connection:
-            details = _delete_some(connection, session_details, day, limit)
-            return details, 0 if details == limit else _delete_some(connection, session_counters, day, limit)
+            some = {"day": day, "some": limit}
+            details = connection.execute(_DELETE_SOME_DETAILS, some)
+            return details, 0 if details == limit else connection.execute(_DELETE_SOME_COUNTERS, some)
 
     def delete_unused(self, before: date) -> None:
         """Delete what only days before `before` needed."""
         self._forget()
         with self._database.writing() as connection:
-            for table in (report_policies, counter_flushes):
-                connection.execute(delete(table).where(table.c.last_day < before.isoformat()))
+            for table in ("report_policies", "counter_flushes"):
+                connection.execute(f"DELETE FROM {table} WHERE last_day < :before", {"before": before.isoformat()})
 
 
 def counted_days(connection: Connection, before: str) -> Iterator[str]:
     """The days before `before` that have counters, in order: one step in the key each, however many counters."""
+    query = "SELECT min(day) FROM session_counters WHERE day > :last AND day < :before"
     last = ""
     while True:
-        query = select(func.min(_COUNTERS.day)).where(_COUNTERS.day > last, _COUNTERS.day < before)
-        day = connection.execute(query).scalar_one()
+        ((day,),) = connection.query(query, {"last": last, "before": before})
         if day is None:
             return
         last = str(day)
         yield last
 
 
-def _insert(connection: Connection, table: Table) -> "SqliteInsert | PostgresqlInsert":
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
-
-
-def _add(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
-    """Upsert rows of all columns of `table`, in the order of its key: numbers are added, the last day of a policy is
-    the later one."""
+def _add(connection: Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Upsert rows in the order of their keys."""
     if rows:
-        # Past SQLAlchemy's handling of each parameter, which takes three times as long as SQLite itself.
-        connection.exec_driver_sql(_upsert(connection.dialect.name, table), _in_order(rows))
+        connection.execute_many(statement, _in_order(rows))
 
 
 def _in_order(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
@@ -241,27 +264,6 @@ def _in_order(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
         sorted(rows[start : start + SORTED_AT_ONCE]) for start in range(0, len(rows), SORTED_AT_ONCE)
     ]
     return list(merge(*parts))
-
-
-@lru_cache
-def _upsert(dialect: str, table: Table) -> str:
-    """The statement, with a parameter for each column in their order."""
-    statement = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-    new = statement.excluded
-    if table is report_policies:
-        statement = statement.on_conflict_do_update(
-            index_elements=["policy_key"],
-            set_={"last_day": new.last_day},
-            where=table.c.last_day < new.last_day,
-        )
-    else:
-        key = [column.name for column in table.primary_key]
-        sums = [name for name in ("successes", "failures", "unverified", "sessions") if name in table.c]
-        statement = statement.on_conflict_do_update(
-            index_elements=key, set_={name: table.c[name] + new[name] for name in sums}
-        )
-    by_position = sqlite.dialect() if dialect == "sqlite" else PGDialect_psycopg(paramstyle="format")  # type: ignore[no-untyped-call] # SQLAlchemy has no types there
-    return str(statement.compile(dialect=by_position, column_keys=table.c.keys()))
 
 
 def _key(placed: _Placed) -> tuple[str, str, bytes, str, bool]:
@@ -275,27 +277,23 @@ def _counter(placed: _Placed) -> tuple[object, ...]:
 
 
 def _count_policies(connection: Connection, keys: Collection[_DayDomain]) -> dict[_DayDomain, int]:
-    number = func.count(_COUNTERS.policy_key.distinct())
-    query = select(_COUNTERS.day, _COUNTERS.report_domain, number).group_by(_COUNTERS.day, _COUNTERS.report_domain)
     return {
         _DayDomain(day, domain): count
         for some in _of_one_day(keys)
-        for day, domain, count in connection.execute(
-            query.where(_COUNTERS.day == some[0].day, _COUNTERS.report_domain.in_([key.report_domain for key in some]))
-        )
+        for day, domain, count in connection.query(_COUNT_POLICIES, _day_and_domains(some))
     }
 
 
 def _count_details(connection: Connection, keys: Collection[_DayPolicy]) -> dict[_DayPolicy, int]:
-    columns = (_DETAILS.day, _DETAILS.report_domain, _DETAILS.policy_key)
-    query = select(*columns, func.count()).group_by(*columns)
     return {
         _DayPolicy(day, domain, bytes(policy_key)): count
         for some in _of_one_day(keys)
-        for day, domain, policy_key, count in connection.execute(
-            query.where(_DETAILS.day == some[0].day, _DETAILS.report_domain.in_([key.report_domain for key in some]))
-        )
+        for day, domain, policy_key, count in connection.query(_COUNT_DETAILS, _day_and_domains(some))
     }
+
+
+def _day_and_domains(keys: Sequence[Any]) -> dict[str, object]:
+    return {"day": keys[0].day, "domains": [key.report_domain for key in keys]}
 
 
 def _of_one_day(keys: Collection[Any]) -> Iterator[list[Any]]:
@@ -309,27 +307,17 @@ def _of_one_day(keys: Collection[Any]) -> Iterator[list[Any]]:
 
 
 def _known_policies(connection: Connection, key: _DayDomain, entries: Collection[bytes]) -> Set[bytes]:
-    below = and_(_COUNTERS.day == key.day, _COUNTERS.report_domain == key.report_domain)
-    return _known(connection, select(_COUNTERS.policy_key).distinct().where(below), _COUNTERS.policy_key, entries)
+    return _known(connection, _KNOWN_POLICIES, key._asdict(), entries)
 
 
 def _known_details(connection: Connection, key: _DayPolicy, entries: Collection[bytes]) -> Set[bytes]:
-    below = and_(
-        _DETAILS.day == key.day, _DETAILS.report_domain == key.report_domain, _DETAILS.policy_key == key.policy_key
-    )
-    return _known(connection, select(_DETAILS.detail_key).distinct().where(below), _DETAILS.detail_key, entries)
+    return _known(connection, _KNOWN_DETAILS, key._asdict(), entries)
 
 
-def _known(connection: Connection, query: Any, column: Any, entries: Collection[bytes]) -> Set[bytes]:
+def _known(connection: Connection, query: str, values: Mapping[str, object], entries: Collection[bytes]) -> Set[bytes]:
     some = list(entries)
     return {
         bytes(found)
         for start in range(0, len(some), PARAMETERS)
-        for found in connection.execute(query.where(column.in_(some[start : start + PARAMETERS]))).scalars()
+        for (found,) in connection.query(query, {**values, "entries": some[start : start + PARAMETERS]})
     }
-
-
-def _delete_some(connection: Connection, table: Table, day: str, limit: int) -> int:
-    key = tuple_(*table.primary_key)
-    some = select(*table.primary_key).where(table.c.day == day).order_by(*table.primary_key).limit(limit)
-    return connection.execute(delete(table).where(key.in_(some))).rowcount

@@ -15,13 +15,12 @@ from stsguard.core.errors import PolicyInvalid
 from stsguard.core.hosted import HistoryEvent, HostedDomain, PolicyVersion, Stage
 from stsguard.core.mtasts import Mode, MxPattern
 from stsguard.names import Domain
-from stsguard.store.database import Database
+from stsguard.store.alchemy import AlchemyDatabase, insert_into
 from stsguard.store.hosting_schema import domain_history, hosted_domains, hosting_revision, policy_versions
 from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.rows import (
     Readable,
     RowInvalid,
-    insert_into,
     one_line,
     optional_instant,
     optional_micros,
@@ -41,7 +40,7 @@ class DomainTable:
     Every call raises `StoreUnavailable` for every fault of the database; a write is then not done.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: AlchemyDatabase) -> None:
         self._database = database
 
     def revision(self) -> int:

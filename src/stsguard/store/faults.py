@@ -2,17 +2,9 @@
 tells an administrator what is wrong and what to do. No other exception leaves the store."""
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    ProgrammingError,
-    SQLAlchemyError,
-    StatementError,
-)
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.store.refused import Refused, user
@@ -49,29 +41,40 @@ def as_unavailable(database: str, *, path: str = "") -> Iterator[None]:
         yield
     except Refused as exc:
         raise StoreUnavailable(f"{database}: {exc}") from exc
-    except (SQLAlchemyError, sqlite3.Error, OSError, ImportError) as exc:
+    except _upstream() as exc:
         raise StoreUnavailable(f"{database}: {_describe(exc, path)}", temporary=not _is_of_values(exc)) from exc
 
 
-def _is_of_values(exc: BaseException) -> bool:
+def _upstream() -> tuple[type[Exception], ...]:
+    """What the libraries that are loaded raise; to load one in order to catch its errors would be for nothing."""
+    found: list[type[Exception]] = [sqlite3.Error, OSError, ImportError]
+    for module, error in (("psycopg", "Error"), ("sqlalchemy.exc", "SQLAlchemyError")):
+        if sys.modules.get(module) is not None:
+            found.append(getattr(sys.modules[module], error))
+    return tuple(found)
+
+
+def _is_of_values(exc: Exception) -> bool:
     """Whether it is what was to be written that the database does not take, and no repetition helps."""
-    if isinstance(exc, DBAPIError):
-        return isinstance(exc, (DataError, IntegrityError, ProgrammingError))
-    return isinstance(exc, StatementError)  # a value that the driver can't bind
+    # By name: PEP 249 has both drivers call them so, and SQLAlchemy does too. Its own StatementError, which its
+    # DBAPIError is as well, is of a value that the driver can't bind.
+    names = {each.__name__ for each in type(exc).__mro__}
+    if names & {"DataError", "IntegrityError", "ProgrammingError"}:
+        return True
+    return "StatementError" in names and "DBAPIError" not in names
 
 
-def _describe(exc: SQLAlchemyError | sqlite3.Error | OSError | ImportError, path: str) -> str:
-    fault = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+def _describe(exc: Exception, path: str) -> str:
+    fault: BaseException = getattr(exc, "orig", None) or exc  # what SQLAlchemy wraps, the driver has raised
     if isinstance(fault, sqlite3.Error):
         return _describe_sqlite(fault, path)
     if isinstance(fault, ImportError):
         return f"the PostgreSQL driver can't be loaded, install stsguard[postgresql] ({_first_line(fault)})"
     if isinstance(fault, OSError):
         return f"{fault.strerror or _first_line(fault)}" + (f" ({fault.filename})" if fault.filename else "")
-    sqlstate = getattr(fault, "sqlstate", None)
-    if sqlstate is None and isinstance(exc, DBAPIError):
+    if getattr(fault, "sqlstate", "") is None:  # psycopg has it from the server alone
         return f"can't be reached ({_first_line(fault)})"
-    return _POSTGRESQL.get(sqlstate or "", _first_line(fault))
+    return _POSTGRESQL.get(getattr(fault, "sqlstate", ""), _first_line(fault))
 
 
 def _describe_sqlite(fault: sqlite3.Error, path: str) -> str:

@@ -9,13 +9,12 @@ from sqlalchemy import Connection, Row, and_, delete, select, tuple_, update
 
 from stsguard.core.findings import HostingFinding, SeenFinding, Severity
 from stsguard.names import Domain
-from stsguard.store.database import Database
+from stsguard.store.alchemy import AlchemyDatabase, insert_into
 from stsguard.store.hosting_schema import domain_findings, hosted_domains
 from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.rows import (
     Readable,
     RowInvalid,
-    insert_into,
     one_line,
     optional_instant,
     optional_micros,
@@ -37,7 +36,7 @@ class FindingTable:
     Every call raises `StoreUnavailable` for every fault of the database; a write is then not done.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: AlchemyDatabase) -> None:
         self._database = database
 
     def save(self, policy_domain: Domain, findings: Sequence[HostingFinding], now: datetime) -> Findings:

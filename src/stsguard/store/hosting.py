@@ -16,10 +16,11 @@ from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, 
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.store.access import DatabaseAccess, Tables
+from stsguard.store.access import DatabaseAccess
 
 if TYPE_CHECKING:
     from stsguard.store.rows import Readable
+    from stsguard.store.tables import Tables
 
 log = logger(__name__)
 rows_invalid = Counter(
@@ -53,7 +54,7 @@ class _Store:
     async def _list(self, call: "Callable[[Tables], Readable[T]]") -> Sequence[T]:
         return _reported(await self._access.scan(call))
 
-    async def _delete(self, delete_some: Callable[[Tables], int]) -> int:
+    async def _delete(self, delete_some: "Callable[[Tables], int]") -> int:
         """Delete in short transactions, between which others write; how many rows."""
         number = 0
         while some := await self._access.write(delete_some):

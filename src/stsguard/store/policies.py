@@ -16,13 +16,14 @@ from stsguard.core.policycache import StoredPolicy
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.store.access import PAGE_SECONDS, READ_SECONDS, DatabaseAccess, Tables
+from stsguard.store.access import PAGE_SECONDS, READ_SECONDS, DatabaseAccess
 from stsguard.store.early_policies import EarlyPolicies
 from stsguard.store.sqlite_file import PREFIX
 from stsguard.store.worker import StoreThread
 
 if TYPE_CHECKING:
     from stsguard.store.policy_rows import Page
+    from stsguard.store.tables import Tables
 
 log = logger(__name__)
 READ_PAUSE_SECONDS = 0.005  # between two reads
@@ -201,5 +202,5 @@ def _fail(asked: _Asked, exc: StoreUnavailable) -> None:
                 future.exception()  # nobody may be left to hear of it
 
 
-def _load_some(names: Collection[Domain], tables: Tables) -> "Page":
+def _load_some(names: Collection[Domain], tables: "Tables") -> "Page":
     return tables.policies.load_some(names)

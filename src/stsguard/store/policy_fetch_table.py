@@ -8,9 +8,9 @@ from sqlalchemy import delete, select, tuple_
 
 from stsguard.core.hosted import PolicyFetchRow
 from stsguard.names import Domain
-from stsguard.store.database import Database
+from stsguard.store.alchemy import AlchemyDatabase, insert_into
 from stsguard.store.hosting_schema import policy_fetches
-from stsguard.store.rows import insert_into, one_line
+from stsguard.store.rows import one_line
 
 MAX_USER_AGENT_LENGTH = 200
 MAX_NETWORK_LENGTH = 64
@@ -24,7 +24,7 @@ class PolicyFetchTable:
     Every call raises `StoreUnavailable` for every fault of the database; a write is then not done.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: AlchemyDatabase) -> None:
         self._database = database
 
     def add(self, rows: Sequence[PolicyFetchRow]) -> None:

@@ -5,41 +5,31 @@ What a row says is found out by `policy_rows`.
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
-
-from sqlalchemy import bindparam, case, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from stsguard.core.policycache import StoredPolicy
 from stsguard.names import Domain
 from stsguard.store.database import Database
 from stsguard.store.instants import to_micros
-from stsguard.store.policy_rows import Page, PolicyRows
-from stsguard.store.schema import policies
+from stsguard.store.policy_rows import COLUMNS, Page, PolicyRows
 
 # An instant so far ahead was written under a wrong clock, and must not keep every later policy out.
 CLOCK_TOLERANCE = timedelta(minutes=1)
 NAMES_AT_ONCE = 500  # in one statement; SQLite takes no more than 999 parameters in its older versions
-_COLUMNS = policies.c
-
-
-def _save(insert: Any) -> Any:
-    """Statements are made once: to make one costs several times its execution."""
-    statement = insert(policies).values({column.name: bindparam(column.name) for column in _COLUMNS})
-    new, old, horizon = statement.excluded, _COLUMNS, bindparam("horizon", type_=_COLUMNS.fetched_at.type)
-    later_use = or_(new.last_used_at > old.last_used_at, old.last_used_at > horizon)
-    return statement.on_conflict_do_update(
-        index_elements=[old.policy_domain],
-        set_={
-            **{name: new[name] for name in ("record_id", "mode", "max_age", "policy_text", "fetched_at")},
-            "last_used_at": case((later_use, new.last_used_at), else_=old.last_used_at),
-        },
-        where=or_(new.fetched_at >= old.fetched_at, old.fetched_at > horizon),
-    )
-
-
-_SAVE = {"sqlite": _save(sqlite.insert), "postgresql": _save(postgresql.insert)}
-_SELECT_SOME = select(policies).where(_COLUMNS.policy_domain.in_(bindparam("names", expanding=True)))
+_NAMES = ", ".join(COLUMNS)
+_LOAD_SOME = f"SELECT {_NAMES} FROM policies WHERE policy_domain IN (:names)"
+_LOAD_PAGE = f"""
+    SELECT {_NAMES} FROM policies WHERE policy_domain > :after ORDER BY policy_domain LIMIT :wanted OFFSET :seen"""
+_SAVE = f"""
+    INSERT INTO policies ({_NAMES})
+    VALUES (:policy_domain, :record_id, :mode, :max_age, :policy_text, :fetched_at, :last_used_at)
+    ON CONFLICT (policy_domain) DO UPDATE SET
+        record_id = excluded.record_id, mode = excluded.mode, max_age = excluded.max_age,
+        policy_text = excluded.policy_text, fetched_at = excluded.fetched_at,
+        last_used_at = CASE
+            WHEN excluded.last_used_at > policies.last_used_at OR policies.last_used_at > :horizon
+            THEN excluded.last_used_at ELSE policies.last_used_at END
+    WHERE excluded.fetched_at >= policies.fetched_at OR policies.fetched_at > :horizon"""
+_FORGET = "DELETE FROM policies WHERE policy_domain = :name"
 
 
 class PolicyTable:
@@ -58,18 +48,17 @@ class PolicyTable:
         names = [str(name) for name in policy_domains]
         with self._database.reading() as connection:
             for start in range(0, len(names), NAMES_AT_ONCE):
-                for row in connection.execute(_SELECT_SOME, {"names": names[start : start + NAMES_AT_ONCE]}):
+                for row in connection.query(_LOAD_SOME, {"names": names[start : start + NAMES_AT_ONCE]}):
                     self._rows.add(page, row)
         return page
 
     def load_page(self, after: Domain | None, limit: int) -> Page:
         """`limit` policies from the first name after `after` on, fewer only at the end of the table."""
         page = Page()
-        query = select(policies).where(_COLUMNS.policy_domain > str(after or "")).order_by(_COLUMNS.policy_domain)
         with self._database.reading() as connection:
             while (wanted := limit - len(page.policies)) > 0:
                 seen = len(page.policies) + len(page.invalid)
-                rows = connection.execute(query.limit(wanted).offset(seen)).all()
+                rows = connection.query(_LOAD_PAGE, {"after": str(after or ""), "wanted": wanted, "seen": seen})
                 for row in rows:
                     self._rows.add(page, row)
                 if len(rows) < wanted:
@@ -82,16 +71,14 @@ class PolicyTable:
             return
         horizon = to_micros(now + CLOCK_TOLERANCE)
         with self._database.writing() as connection:
-            statement = _SAVE[connection.dialect.name]
-            connection.execute(statement, [{**_values(each), "horizon": horizon} for each in stored])
+            connection.execute_many(_SAVE, [{**_values(each), "horizon": horizon} for each in stored])
 
     def forget(self, policy_domains: Sequence[Domain]) -> None:
         """Delete these; unknown names are passed over."""
         if not policy_domains:
             return
-        statement = delete(policies).where(_COLUMNS.policy_domain == bindparam("name"))
         with self._database.writing() as connection:
-            connection.execute(statement, [{"name": str(name)} for name in policy_domains])
+            connection.execute_many(_FORGET, [{"name": str(name)} for name in policy_domains])
 
 
 def _values(stored: StoredPolicy) -> dict[str, object]:

@@ -45,7 +45,7 @@ from stsguard.core.received_query import (
     group_of,
 )
 from stsguard.core.received_record import Standing
-from stsguard.store.database import Database
+from stsguard.store.alchemy import AlchemyDatabase
 from stsguard.store.instants import from_micros, to_micros
 from stsguard.store.received_schema import (
     APART,
@@ -76,7 +76,7 @@ Condition = ColumnElement[bool]
 class ReceivedQueries:
     """The tables in an open database, for one thread. Every call raises `StoreUnavailable` for every fault of it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: AlchemyDatabase) -> None:
         self._database = database
 
     def keys(self, wanted: Wanted, after: PageKey | None, limit: int) -> list[PageKey]:

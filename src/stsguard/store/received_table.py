@@ -26,7 +26,7 @@ from stsguard.core.received_record import (
     warnings_text,
 )
 from stsguard.core.received_report import ReceivedDetail
-from stsguard.store.database import Database
+from stsguard.store.alchemy import AlchemyDatabase, insert_into
 from stsguard.store.instants import to_micros
 from stsguard.store.received_schema import (
     received_daily,
@@ -37,7 +37,7 @@ from stsguard.store.received_schema import (
     received_policies,
     received_reports,
 )
-from stsguard.store.rows import insert_into, one_line, optional_micros
+from stsguard.store.rows import one_line, optional_micros
 
 Values = dict[str, object]
 _INTAKES, _REPORTS, _KEYS = received_intakes.c, received_reports.c, received_keys.c
@@ -83,7 +83,7 @@ class ReceivedTable:
     Every call raises `StoreUnavailable` for every fault of the database; a write is then not done.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: AlchemyDatabase) -> None:
         self._database = database
 
     def save(self, intakes: Sequence[ReceivedIntake], now: datetime, parsed_by: str) -> list[SavedIntake]:

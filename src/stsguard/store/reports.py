@@ -14,10 +14,11 @@ from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, R
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.store.access import DatabaseAccess, Tables
+from stsguard.store.access import DatabaseAccess
 
 if TYPE_CHECKING:
     from stsguard.store.rows import Readable
+    from stsguard.store.tables import Tables
 
 log = logger(__name__)
 rows_invalid = Counter("store_reports_invalid_total", "Stored reports that could not be read; they are left out.")

@@ -5,11 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from sqlalchemy import Connection, Table
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
-from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
-
 from stsguard.store.instants import from_micros, to_micros
 
 R = TypeVar("R")
@@ -37,11 +32,6 @@ def read_rows(read: Callable[[R], T], rows: Iterable[R]) -> Readable[T]:
         except RowInvalid as exc:
             found.invalid.append(str(exc))
     return found
-
-
-def insert_into(connection: Connection, table: Table) -> PostgresqlInsert | SqliteInsert:
-    """An INSERT that can say ON CONFLICT, for the database of `connection`."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def optional_micros(instant: datetime | None) -> int | None:

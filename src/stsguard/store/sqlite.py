@@ -1,4 +1,4 @@
-"""The SQLite file: how it is made, its engines, and the copy before a migration.
+"""The SQLite file: how it is made, its write-ahead log, and the copy before a migration.
 
 A new database is made under another name, and linked to its own
 when it is complete.
@@ -11,45 +11,19 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.pool import QueuePool
-
 from stsguard.store.refused import Refused
 from stsguard.store.sqlite_file import READ_BUSY_SECONDS, connect, uri
 
 
-def engine(path: Path, *, writing: bool) -> Engine:
-    """An engine with one connection to the existing file `path`; each transaction of a writing one locks it at once,
-    so that no transaction fails in the middle because another process writes."""
-    made = create_engine(
-        "sqlite+pysqlite://",
-        creator=lambda: connect(path, writing=writing),
-        poolclass=QueuePool,
-        pool_size=1,
-        max_overflow=0,
-    )
-
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-    event.listen(made, "begin", begin)
-    return made
-
-
-def use_write_ahead_log(engine: Engine) -> None:
+def use_write_ahead_log(path: Path) -> None:
     """Readers and the writer do not wait for each other. The setting stays in the file.
 
     Raises:
         Refused: the file system can't do it.
-        SQLAlchemyError: the database can't be opened.
+        sqlite3.Error: the database can't be opened.
     """
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        (journal_mode,) = cursor.fetchone() or ("unknown",)
-    finally:
-        raw.close()
+    with closing(connect(path, writing=True)) as connection:
+        (journal_mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone() or ("unknown",)
     if journal_mode != "wal":
         raise Refused(f"its file system allows no write-ahead log (journal mode {journal_mode})")
 

@@ -67,6 +67,6 @@ class Stores:
         return ReceivedViewsSql(self._access)
 
 
-def open_stores(url: str, *, apart: bool = False) -> Stores:
-    """The stores at `url`, spelled as [store] url, not opened yet; `apart` as of `DatabaseAccess`."""
-    return Stores(DatabaseAccess(url, apart=apart))
+def open_stores(url: str, *, lean: bool = False) -> Stores:
+    """The stores at `url`, spelled as [store] url, not opened yet; `lean` as of `DatabaseAccess`."""
+    return Stores(DatabaseAccess(url, lean=lean))

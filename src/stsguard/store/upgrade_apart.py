@@ -39,7 +39,7 @@ def upgrade_apart(url: str, migrations: Migrations) -> None:
 
 def main() -> None:
     """The other process."""
-    from stsguard.store.database import upgrade_database  # noqa: PLC0415 (what is not to be loaded above)
+    from stsguard.store.upgrade import upgrade_database  # noqa: PLC0415 (what is not to be loaded above)
 
     asked = json.load(sys.stdin)
     try:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stsguard.store.database import upgrade_database
 from stsguard.store.policies import PolicyStoreSql
 from stsguard.store.stores import Stores, open_stores
+from stsguard.store.upgrade import upgrade_database
 from tests.integration.store.examples import NOW, stored
 from tests.integration.store.postgres import Cluster, cluster, programs
 

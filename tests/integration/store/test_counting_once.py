@@ -11,14 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
 from stsguard.store import sessions
+from stsguard.store.connection import Connection
 from stsguard.store.counter_table import CounterTable
-from stsguard.store.database import open_database, upgrade_database
+from stsguard.store.database import open_database
 from stsguard.store.stores import Stores
+from stsguard.store.upgrade import upgrade_database
 from stsguard.store.versions import MIGRATIONS, Migrations
 from tests.integration.store.conftest import OpenStore, OpenStores
 from tests.integration.store.counting import EXPIRED, UNTRUSTED, all_counters, ordered, row
@@ -207,14 +208,14 @@ async def test_flush_that_the_server_is_still_busy_with_is_waited_for(
 
     def commit_late() -> None:
         with lost.writing() as connection:
-            connection.execute(text("UPDATE counter_flushes SET number = 2"))
-            connection.execute(text("UPDATE session_counters SET successes = successes + 0"))
+            connection.execute("UPDATE counter_flushes SET number = 2")
+            connection.execute("UPDATE session_counters SET successes = successes + 0")
             holding.set()
             assert waits_for_lock(connection)
 
     def waits_for_lock(connection: Connection) -> bool:
         while not release.wait(0.01):
-            if connection.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one():
+            if connection.first("SELECT count(*) FROM pg_locks WHERE NOT granted") != (0,):
                 return True
         return False
 
@@ -246,7 +247,7 @@ async def test_row_that_is_no_counter_is_reported_and_left_out(
     database = open_database(url)
     try:
         with database.writing() as connection:
-            connection.execute(text(change))
+            connection.execute(change)
     finally:
         database.close()
     await stores.sessions.add_counters([row("b.example")], {})
@@ -297,10 +298,8 @@ async def test_postgresql_of_the_schema_before_is_migrated_with_its_policies(
     database = open_database(url, Migrations(MIGRATIONS.directory, ("0001",)))
     with database.writing() as connection:
         connection.execute(
-            text(
-                "INSERT INTO policies VALUES ('a.example', '1', 'none', 60, "
-                "E'version: STSv1\\nmode: none\\nmax_age: 60\\n', 1, 1)"
-            )
+            "INSERT INTO policies VALUES ('a.example', '1', 'none', 60, "
+            "E'version: STSv1\\nmode: none\\nmax_age: 60\\n', 1, 1)"
         )
     database.close()
     needed = f'its schema is 0001, and this stsguard needs {MIGRATIONS.head}; run "stsguard db upg'
@@ -342,9 +341,7 @@ async def test_report_domain_that_is_no_name_is_reported_and_left_out(
     database = open_database(url)
     try:
         with database.writing() as connection:
-            connection.execute(
-                text("UPDATE session_counters SET report_domain = 'a b' WHERE report_domain = 'a.example'")
-            )
+            connection.execute("UPDATE session_counters SET report_domain = 'a b' WHERE report_domain = 'a.example'")
     finally:
         database.close()
     with caplog.at_level(logging.ERROR, "stsguard"):

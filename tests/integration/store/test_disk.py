@@ -23,7 +23,7 @@ needs_root = pytest.mark.skipif(
 # Run as another user where the tests run as root, whom no permission stops.
 UNPRIVILEGED = """
 import asyncio, os, sys
-import stsguard.store.database, stsguard.store.policy_table
+import stsguard.core.errors, stsguard.store.tables, stsguard.store.upgrade
 from stsguard.store.policies import PolicyStoreSql
 if os.geteuid() == 0:
     os.setgroups([])

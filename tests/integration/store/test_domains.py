@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.hosted import HistoryEvent, HostedDomain, Stage
@@ -233,16 +232,16 @@ def fill(url: str) -> None:
     )
     names = [f"d{at:05}.example" for at in range(MANY)]
     with database.writing() as connection:
-        connection.execute(text(domains), [{"name": name, "revision": at} for at, name in enumerate(names, 1)])
-        connection.execute(
-            text(versions),
+        connection.execute_many(domains, [{"name": name, "revision": at} for at, name in enumerate(names, 1)])
+        connection.execute_many(
+            versions,
             [
                 {"name": name, "number": number, "mx": f"mx1.{name}\nmx2.{name}"}
                 for name in names
                 for number in range(1, 4)
             ],
         )
-        connection.execute(text("INSERT INTO hosting_revision VALUES (1, :last)"), {"last": MANY})
+        connection.execute("INSERT INTO hosting_revision VALUES (1, :last)", {"last": MANY})
     database.close()
 
 
@@ -297,7 +296,7 @@ async def test_damaged_domain_is_reported_and_the_others_are_loaded(
     good = await saved(stores, hosted("b.example"))
     database = open_database(url)
     with database.writing() as connection:
-        connection.execute(text(statement))
+        connection.execute(statement)
     database.close()
     with caplog.at_level(logging.ERROR):
         assert await stores.domains.load_domains() == [good]

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 
+import psycopg
 import pytest
 import sqlalchemy.exc
 
@@ -20,6 +21,7 @@ def subclasses(top: type[BaseException]) -> Iterator[type[BaseException]]:
 UPSTREAM = [
     *subclasses(sqlalchemy.exc.SQLAlchemyError),
     *subclasses(sqlite3.Error),
+    *subclasses(psycopg.Error),
     PermissionError,
     ConnectionResetError,
     ModuleNotFoundError,

@@ -40,7 +40,7 @@ def execute(url: str, *statements: str) -> None:
     try:
         with database.writing() as connection:
             for statement in statements:
-                connection.execute(text(statement))
+                connection.execute(statement)
     finally:
         database.close()
 
@@ -206,7 +206,7 @@ def test_migrations_make_the_schema_that_the_program_uses(url: str) -> None:
 
     database = open_database(url)
     try:
-        with database.writing() as connection:
+        with database.alchemy.writing() as connection:
             assert differences(connection) == []
             connection.execute(text("ALTER TABLE policies ADD COLUMN extra INTEGER"))
             assert len(differences(connection)) == 1  # it would have been noticed

@@ -12,8 +12,9 @@ from sqlalchemy import make_url
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
 from stsguard.store.access import READ_SECONDS
-from stsguard.store.database import Upgrade, open_database, upgrade_database
+from stsguard.store.database import open_database
 from stsguard.store.policies import PolicyStoreSql
+from stsguard.store.upgrade import Upgrade, upgrade_database
 from stsguard.store.versions import MIGRATIONS
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import stored
@@ -123,10 +124,10 @@ async def test_options_of_the_url_hold_beside_ours(postgres: Cluster, url: str) 
     try:
         with database.reading() as connection:
             settings = ("work_mem", "statement_timeout", "default_transaction_read_only", "client_encoding")
-            found = [connection.exec_driver_sql(f"SHOW {name}").scalar() for name in settings]
+            found = [connection.first(f"SHOW {name}") for name in settings]
     finally:
         database.close()
-    assert found == ["7MB", "1500ms", "on", "UTF8"]
+    assert found == [("7MB",), ("1500ms",), ("on",), ("UTF8",)]
 
 
 async def test_locked_table_does_not_hold_a_read_up(postgres: Cluster, url: str, new_store: OpenStore) -> None:
@@ -136,7 +137,7 @@ async def test_locked_table_does_not_hold_a_read_up(postgres: Cluster, url: str,
     other = open_database(url)
     try:
         with other.writing() as connection:
-            connection.exec_driver_sql("LOCK TABLE policies IN ACCESS EXCLUSIVE MODE")
+            connection.execute("LOCK TABLE policies IN ACCESS EXCLUSIVE MODE")
             with pytest.raises(StoreUnavailable) as caught:
                 await store.load_policy(A)
     finally:

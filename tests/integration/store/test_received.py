@@ -36,7 +36,7 @@ NEW, DUPLICATE, CONFLICT = Fate.NEW, Fate.DUPLICATE, Fate.CONFLICT
 def rows(url: str, table: Any) -> list[dict[str, Any]]:
     database = open_database(url)
     try:
-        with database.scanning() as connection:
+        with database.alchemy.scanning() as connection:
             query = select(table).order_by(*table.primary_key.columns)
             return [dict(row._mapping) for row in connection.execute(query)]
     finally:

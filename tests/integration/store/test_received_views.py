@@ -237,7 +237,7 @@ async def test_no_number_of_sessions_that_is_stored_breaks_a_query(stores: Store
         documents.append(document(content, standing=standing))
     await stores.received.save_intakes([intake(*documents)])
     database = open_database(url)
-    with database.writing() as connection:
+    with database.alchemy.writing() as connection:
         for table in (received_reports, received_policies, received_daily):
             connection.execute(update(table).values(successes=most, failures=most))
         for table in (received_details, received_daily_failures):

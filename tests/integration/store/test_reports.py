@@ -9,7 +9,6 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.core.report_record import Delivery, DeliveryState, ReportRecord, ReportState
@@ -343,7 +342,7 @@ async def test_row_that_is_no_report_is_reported_and_left_out(
     try:
         with database.writing() as connection:
             for change in changes:
-                connection.execute(text(change))
+                connection.execute(change)
     finally:
         database.close()
     with caplog.at_level(logging.ERROR, "stsguard"):

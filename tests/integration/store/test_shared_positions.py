@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
-from stsguard.store.database import upgrade_database
+from stsguard.store.upgrade import upgrade_database
 from tests.integration.log_site import DELIVERED, ESTABLISHED, log_site
 from tests.integration.store.postgres import Cluster
 

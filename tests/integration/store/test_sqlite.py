@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
 
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
@@ -76,14 +75,20 @@ async def test_settings_that_keep_policies_over_a_power_loss(filled: Path, new_s
     assert tables is not None
     with tables.database.writing() as connection:
         found = {
-            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            name: connection.first(f"PRAGMA {name}")
             for name in ("journal_mode", "synchronous", "foreign_keys", "query_only", "busy_timeout")
         }
-    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "query_only": 0, "busy_timeout": 5000}
+    assert found == {
+        "journal_mode": ("wal",),
+        "synchronous": (2,),
+        "foreign_keys": (1,),
+        "query_only": (0,),
+        "busy_timeout": (5000,),
+    }
     for looking in (tables.database.reading, tables.database.scanning):
         with looking() as connection:
-            assert connection.exec_driver_sql("PRAGMA query_only").scalar() == 1
-            assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1000
+            assert connection.first("PRAGMA query_only") == (1,)
+            assert connection.first("PRAGMA busy_timeout") == (1000,)
 
 
 @pytest.mark.parametrize("name", ["with space.db", "50%41.db", "ä&'=.db"])
@@ -249,11 +254,11 @@ async def test_log_without_its_database_is_not_taken_for_a_new_one(path: Path, n
     assert not path.exists()
 
 
-def test_file_system_without_a_write_ahead_log_is_refused() -> None:
-    memory = create_engine("sqlite://")
+def test_file_system_without_a_write_ahead_log_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = sqlite3.connect(":memory:")
+    monkeypatch.setattr(sqlite, "connect", lambda _path, *, writing: memory if writing else None)
     with pytest.raises(Refused, match=r"^its file system allows no write-ahead log \(journal mode memory\)$"):
-        sqlite.use_write_ahead_log(memory)
-    memory.dispose()
+        sqlite.use_write_ahead_log(Path("stsguard.db"))
 
 
 def test_database_that_another_process_made_meanwhile_stays(path: Path) -> None:

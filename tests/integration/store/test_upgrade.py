@@ -12,15 +12,15 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from sqlalchemy import text
 
 from stsguard.cli.main import main
 from stsguard.core.errors import StoreUnavailable
 from stsguard.names import Domain
 from stsguard.store import upgrade_apart
 from stsguard.store.access import DatabaseAccess
-from stsguard.store.database import Upgrade, open_database, upgrade_database
+from stsguard.store.database import open_database
 from stsguard.store.policies import PolicyStoreSql
+from stsguard.store.upgrade import Upgrade, upgrade_database
 from stsguard.store.versions import MIGRATIONS, Migrations
 from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import stored
@@ -83,7 +83,7 @@ async def test_old_schema_is_migrated_when_opened_and_a_copy_kept(path: Path, fu
 async def test_daemon_has_another_process_migrate(path: Path, future: Migrations) -> None:
     new = path.with_name("new.db")
     for file in (path, new):
-        database = open_database(f"sqlite:///{file}", future, apart=True)
+        database = open_database(f"sqlite:///{file}", future, lean=True)
         database.close()
         with closing(sqlite3.connect(file)) as connection:
             assert connection.execute("SELECT version_num FROM stsguard_schema").fetchall() == [("9001",)]
@@ -97,21 +97,21 @@ def test_what_the_other_process_finds_wrong_is_told(
     migration = future.directory / "versions" / "9001_next.py"
     migration.write_text(NEXT + '    op.drop_table("nowhere")\n')
     with pytest.raises(StoreUnavailable) as caught:
-        open_database(f"sqlite:///{path}", future, apart=True)
+        open_database(f"sqlite:///{path}", future, lean=True)
     assert str(caught.value) == f"SQLite database {path}: no such table: nowhere"
     monkeypatch.setattr(upgrade_apart, "COMMAND", ("sh", "-c", "kill -9 $$"))
     with pytest.raises(StoreUnavailable) as caught:
-        open_database(f"sqlite:///{path}", future, apart=True)
+        open_database(f"sqlite:///{path}", future, lean=True)
     assert str(caught.value) == f"SQLite database {path}: the process that migrates it ended with status -9"
     path.chmod(0o666)  # what is wrong before that is told as ever
     with pytest.raises(StoreUnavailable, match=r"everyone may write it"):
-        open_database(f"sqlite:///{path}", future, apart=True)
+        open_database(f"sqlite:///{path}", future, lean=True)
 
 
 async def test_policy_still_in_the_log_is_in_the_copy_too(path: Path, future: Migrations) -> None:
     database = open_database(f"sqlite:///{path}")  # its connection keeps the write-ahead log from being merged
     with database.writing() as connection:
-        connection.execute(text("UPDATE policies SET record_id = 'late'"))
+        connection.execute("UPDATE policies SET record_id = 'late'")
     upgrade = upgrade_database(f"sqlite:///{path}", future)
     database.close()
     assert upgrade.copy is not None
@@ -205,7 +205,7 @@ def test_db_upgrade_makes_a_database_and_says_so(tmp_path: Path, upgrade: RunUpg
 
 def test_db_upgrade_names_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch, upgrade: RunUpgrade) -> None:
     done = Upgrade(f"SQLite database {path}", "0001", "0002", Path(f"{path}.schema-0001"))
-    monkeypatch.setattr("stsguard.store.database.upgrade_database", lambda _url: done)
+    monkeypatch.setattr("stsguard.store.upgrade.upgrade_database", lambda _url: done)
     assert upgrade() == (
         0,
         f"{done.database}: schema 0001, now schema 0002\nThe database as it was before is kept in {done.copy}.\n",
