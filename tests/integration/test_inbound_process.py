@@ -302,6 +302,23 @@ def test_no_start_without_sockets(tmp_path: Path, values: dict[str, object], sai
     assert "Traceback" not in daemon.log.read_text()
 
 
+def test_certificates_put_there_by_hand_are_watched(tmp_path: Path) -> None:
+    daemon = Inbound(tmp_path)
+    for name in ("a.example", "b.example"):
+        daemon.save(hosted(name))
+    daemon.start()
+    try:
+        daemon.wait_for_log(" serves policies ")
+        part = "certificates by hand"
+        daemon.wait(lambda: daemon.status()["parts"][part]["state"] == "failed")
+        told = daemon.status()["parts"][part]["detail"]
+        assert told.startswith(f"{tmp_path}/certificates/mta-sts.b.example.pem: there is none, and [policy_host] acme_")
+        assert "certificate put there by hand needs attention policy_host=mta-sts.b.example" in daemon.log.read_text()
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
+
+
 def test_certificates_are_looked_after_where_a_ca_is_configured(tmp_path: Path) -> None:
     with inbound(tmp_path, acme_directory="https://127.0.0.1:1/directory", workers=2) as daemon:
         assert "certificates" in daemon.status()["parts"]

@@ -110,6 +110,39 @@ class CertificateFiles:
         return None
 
 
+class HandCertificates:
+    """The certificates that nobody renews but the operator: those put there by hand, and with `all_of_them`, where
+    there is no ACME, also those that it left.
+
+    Nothing is kept: whoever looks sees the files as they are.
+    """
+
+    def __init__(self, directory: Path, *, all_of_them: bool) -> None:
+        self._directory = directory
+        self.required = all_of_them
+
+    def file(self, host: Domain) -> Path:
+        """Where the certificate of `host` is, or belongs."""
+        by_hand, by_acme = self._directory / f"{host}.pem", _acme_file(self._directory, host)
+        return by_acme if self.required and not os.path.lexists(by_hand) and os.path.lexists(by_acme) else by_hand
+
+    def load(self, host: Domain) -> bytes | None:
+        """The chain in PEM, to which the key belongs that is there; None where there is none.
+
+        Raises:
+            OSError, ValueError: it is there, and can't be read or used with its key.
+        """
+        chain_file, key_file = self.file(host), self._directory / f"{host}.key"
+        try:
+            chain_file.lstat()
+        except FileNotFoundError:
+            return None
+        pem = chain_file.read_bytes()  # a link that leads nowhere is there
+        by_acme = chain_file.parent != self._directory
+        _server_context(chain_file, chain_file if by_acme or _stat(key_file) is None else key_file)
+        return pem
+
+
 class AcmeCertificates:
     """The certificates that our own ACME client keeps below `directory`."""
 

@@ -3,6 +3,7 @@
 import random
 import socket
 from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
 
 from stsguard.config.model import Config
 from stsguard.core.addresses import AddressGuard
@@ -10,6 +11,9 @@ from stsguard.inbound.certificates import CertificateKeeper, CertificateSettings
 from stsguard.inbound.order_pace import OrderPace
 from stsguard.names import Domain
 from stsguard.ports import CertificateStore, Clock, Resolver
+
+if TYPE_CHECKING:
+    from stsguard.adapters.tls_certificates import HandCertificates
 
 
 def build_certificates(
@@ -47,6 +51,16 @@ def build_certificates(
         pace=OrderPace(clock.monotonic, random.random),
         random=random.random,
     )
+
+
+def hand_certificates(config: Config) -> "HandCertificates | None":
+    """The certificates that the operator puts there; None where none are presented here: a web server in front does."""
+    settings = config.policy_host
+    if settings.certificate_dir is None or not settings.listen:
+        return None
+    from stsguard.adapters.tls_certificates import HandCertificates
+
+    return HandCertificates(settings.certificate_dir, all_of_them=settings.acme_directory is None)
 
 
 def caa_value(config: Config) -> str | None:

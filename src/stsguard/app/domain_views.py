@@ -16,6 +16,7 @@ from stsguard.names import Domain
 
 if TYPE_CHECKING:
     from stsguard.app.export import Exported
+    from stsguard.core.hand_certificate import HandCertificate
     from stsguard.store.stores import Stores
 
 T = TypeVar("T")
@@ -46,7 +47,8 @@ class Fetches:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """All that is known of a domain. `findings` are open ones and those that went, latest first."""
+    """All that is known of a domain. `findings` are open ones and those that went, latest first; `by_hand` is the
+    certificate that the operator has put there, or has to."""
 
     domain: HostedDomain
     step: Step
@@ -54,6 +56,7 @@ class Shown:
     findings: tuple[SeenFinding, ...]
     inspected_at: datetime | None
     certificate: CertificateState | None
+    by_hand: "HandCertificate | None"
     fetches: Fetches
     aliases: tuple[Domain, ...]
 
@@ -92,6 +95,11 @@ def show_domain(config: Config, policy_domain: Domain) -> Shown | None:
         StoreUnavailable: the database can't be read.
     """
 
+    from stsguard.app.certificates import hand_certificates
+    from stsguard.inbound.hand_certificates import look_at
+
+    by_hand = hand_certificates(config)
+
     async def work(stores: "Stores") -> Shown | None:
         domain = await stores.domains.load_domain(policy_domain)
         if domain is None:
@@ -110,6 +118,7 @@ def show_domain(config: Config, policy_domain: Domain) -> Shown | None:
             tuple(seen for _, seen in findings),
             inspected.get(policy_domain),
             next((state for state in states if state.policy_host == domain.policy_host), None),
+            look_at(by_hand, domain.policy_host, now) if by_hand is not None else None,
             _sum_up(fetches),
             tuple(each.policy_domain for each in others if each.alias_of == policy_domain),
         )

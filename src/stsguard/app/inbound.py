@@ -11,7 +11,7 @@ from typing import Any
 
 from stsguard import __version__
 from stsguard.adapters import systemd
-from stsguard.app.certificates import build_certificates
+from stsguard.app.certificates import build_certificates, hand_certificates
 from stsguard.app.inspecting import build_inspecting
 from stsguard.app.intake import build_drain
 from stsguard.app.parts import build_parts
@@ -37,6 +37,7 @@ from stsguard.discovery.describe import Plain, plain_time
 from stsguard.discovery.health import Health
 from stsguard.discovery.supervisor import kept_up
 from stsguard.inbound.admin import InboundAdmin
+from stsguard.inbound.hand_certificates import HandCertificateWatch
 from stsguard.inbound.received_sums import ReceivedSums
 from stsguard.log import logger, outcome
 from stsguard.metrics import Gauge
@@ -65,6 +66,9 @@ class InboundDaemon:
             store=self._stores.certificates,
             policy_hosts=self._serving.hosting.policy_hosts,
         )
+        by_hand = hand_certificates(config)
+        hosts = self._serving.hosting.policy_hosts
+        self._by_hand = HandCertificateWatch(by_hand, hosts, parts.clock) if by_hand is not None else None
         self._inspections = build_inspecting(config, parts, self._stores)
         self._steward = build_steward(config, parts, self._stores)
         self._intake = build_drain(config, parts.resolver, self._stores)
@@ -164,6 +168,8 @@ class InboundDaemon:
             health.add("workers", self._workers.health)
         if self._keeper is not None:
             health.add("certificates", self._keeper.health)
+        if self._by_hand is not None:
+            health.add("certificates by hand", self._by_hand.health)
         health.add("inspections", self._inspections.health)
         health.add("steward", self._steward.health)
         health.add("intake", self._intake.health)
@@ -180,6 +186,8 @@ class InboundDaemon:
             group.create_task(kept_up("sums of received reports", self._once_read(self._sums.run)))
             if self._keeper is not None:
                 group.create_task(kept_up("certificates", self._once_read(self._keeper.run)))
+            if self._by_hand is not None:
+                group.create_task(kept_up("certificates by hand", self._once_read(self._by_hand.run)))
             group.create_task(kept_up("inspections", self._once_read(self._inspections.run)))
             group.create_task(kept_up("steward", self._once_read(self._steward.run)))
 

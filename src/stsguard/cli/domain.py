@@ -143,8 +143,12 @@ def _id_state(shown: "Shown") -> str:
 
 def _certificate_text(shown: "Shown") -> str:
     state = shown.certificate
+    if shown.by_hand is not None:
+        end = f"put there by hand, until {instant(shown.by_hand.not_after)}" if shown.by_hand.not_after else ""
+        told = f"{shown.by_hand.file}: {shown.by_hand.problem}" if shown.by_hand.problem else shown.by_hand.file
+        return "; ".join(filter(None, (end, told)))
     if state is None:
-        return "none by ACME yet; certificates put there by hand are not counted here"
+        return "none by ACME yet"
     text = (
         f"until {instant(state.not_after)}, renewed from {instant(state.renew_at)}" if state.not_after else "none yet"
     )
@@ -249,6 +253,13 @@ def _plain_shown(shown: "Shown") -> "Plain":
         "inspected_at": stamp(shown.inspected_at),
         "findings": [_plain_finding(seen) for seen in shown.findings],
         "followed_by": list(shown.aliases),
+        "certificate_by_hand": None
+        if shown.by_hand is None
+        else {
+            "file": shown.by_hand.file,
+            "not_after": stamp(shown.by_hand.not_after),
+            "problem": shown.by_hand.problem or None,
+        },
         "certificate": None
         if state is None
         else {

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from stsguard.core.errors import CertificateInvalid
@@ -64,6 +65,20 @@ def certificate_facts(der: bytes) -> CertificateFacts:
         sha256=sha256,
         common_names=common_names,
     )
+
+
+def pem_facts(pem: bytes) -> CertificateFacts:
+    """The names and dates of the first certificate in `pem`, what else there may be.
+
+    Raises:
+        CertificateInvalid: there is none, or it can't be read.
+    """
+    with quiet():
+        try:
+            der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+        except CERTIFICATE_ERRORS as exc:
+            raise CertificateInvalid("the file holds no certificate that can be read") from exc
+    return certificate_facts(der)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """What discovery and the two sides ask of the outside world, as Protocols.
 
 Adapters and the store implement them without importing this module's users; tests implement them with values.
-All look-ups go to the one configured resolver. What the intake of reports asks for is in `intake`.
+All look-ups go to the one configured resolver. What the intake of reports asks for is in `intake`, what the watch of
+certificates does in `hand_certificates`.
 """
 
 from __future__ import annotations
