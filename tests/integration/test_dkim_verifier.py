@@ -50,7 +50,7 @@ async def verify(
 )
 async def test_signed_with_rsa(tags: str) -> None:
     verdict = await verify(signed(), txt(published(rsa_key(), tags)))
-    assert verdict == DkimVerdict(DkimStatus.PASS, verdict.domain, SELECTOR, "", True, True, content_type_signed=True)
+    assert verdict == DkimVerdict(DkimStatus.PASS, verdict.domain, SELECTOR, "", True, True, None, True, True)
     assert (verdict.reporter, verdict.counts) == ("mail.example.com", True)
 
 

@@ -16,7 +16,7 @@ from stsguard.core.arrival import Arrival, SpoolEntry, Via
 from stsguard.core.dkim_verdict import UNSIGNED, DkimStatus, DkimVerdict
 from stsguard.core.received_mail import MAX_MESSAGE_BYTES
 from stsguard.core.received_record import ReceivedIntake, Signer, Standing
-from stsguard.core.received_report import ReceivedReport
+from stsguard.core.received_report import ReceivedReport, WarningCode
 from stsguard.core.taking_in import NO_REPORT, IntakeRules, refused, take_in
 from stsguard.core.tlsrpt_report_received import parse_received
 from stsguard.core.unpack import Limits
@@ -211,6 +211,23 @@ def test_policy_that_names_no_domain_counts_under_that_of_its_report(
     mail = report_mail(report_json(*map(policy, named)), domain=report_domain)
     (document,) = taken(mail).documents
     assert document.domains == domains
+
+
+@pytest.mark.parametrize(
+    ("named", "signed", "told"),
+    [
+        ([""], False, ["a policy names no domain and is taken for a.example by TLS-Report-Domain, which no signature"]),
+        (["", ""], False, ["2 policies name no domain and are taken for a.example by TLS-Report-Domain, which no"]),
+        ([""], True, []),
+        (["", "b.example"], False, []),  # not asked
+    ],
+)
+def test_domain_of_a_header_field_that_is_not_signed_is_told(named: list[str], signed: bool, told: list[str]) -> None:
+    mail = report_mail(report_json(*map(policy, named)))
+    verdict = replace(PASS, report_domain_signed=signed)
+    (document,) = taken(mail, verdict).documents
+    found = [each.text for each in document.warnings if each.code is WarningCode.DOMAIN_FROM_HEADER]
+    assert [text[: len(start)] for text, start in zip(found, told, strict=True)] == told
 
 
 def test_warnings_are_of_mail_file_and_report() -> None:

@@ -154,8 +154,8 @@ def _verify(
     hashes: dict[bool, bytes],
 ) -> SignatureResult:
     def result(status: DkimStatus, reason: str = "") -> SignatureResult:
-        covers = b"content-type" in signature.signed_fields
-        return SignatureResult(status, signature.domain, signature.selector, reason, covers)
+        covers = (name in signature.signed_fields for name in (b"content-type", b"tls-report-domain"))
+        return SignatureResult(status, signature.domain, signature.selector, reason, *covers)
 
     if isinstance(answer, LookupFailed):
         status = DkimStatus.FAIL if answer.reason in _UNUSABLE else DkimStatus.TEMPORARY

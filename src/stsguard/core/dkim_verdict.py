@@ -28,13 +28,14 @@ class DkimStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class SignatureResult:
     """What came of one signature. `domain` is d=, None where it can't be read; `reason` is empty where it is valid;
-    `content_type_signed` says whether h= has Content-Type."""
+    `content_type_signed` and `report_domain_signed` say whether h= has Content-Type, and TLS-Report-Domain."""
 
     status: DkimStatus
     domain: Domain | None
     selector: str
     reason: str = ""
     content_type_signed: bool = False
+    report_domain_signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class DkimVerdict:
 
     `organization` is the organisational domain of d=, None where there is none. `domain` (d=) and `selector` (s=) are
     those of the signature that decided, None and empty where there is none. `content_type_signed` says whether that
-    signature covers Content-Type, and with it where the parts begin. `submitter_aligned` is None where the mail has no
+    signature covers Content-Type, and with it where the parts begin, `report_domain_signed` whether it covers
+    TLS-Report-Domain. `submitter_aligned` is None where the mail has no
     TLS-Report-Submitter. `reason` is one line of at most `MAX_REASON_LENGTH` characters, empty only where all is well.
     """
 
@@ -55,6 +57,7 @@ class DkimVerdict:
     submitter_aligned: bool | None
     organization: Domain | None = field(default=None, compare=False)
     content_type_signed: bool = False
+    report_domain_signed: bool = False
 
     @property
     def reporter(self) -> Domain | None:
@@ -119,6 +122,7 @@ def _verdict(result: SignatureResult, from_address: str, submitter: str, suffixe
         submitter_aligned,
         organization,
         result.content_type_signed,
+        result.report_domain_signed,
     )
 
 

@@ -83,6 +83,7 @@ class WarningCode(StrEnum):
     POLICY_TYPE_SPELLING = "policy-type-spelling"
     DOMAIN_FORM = "domain-form"
     DOMAIN_UNREADABLE = "domain-unreadable"
+    DOMAIN_FROM_HEADER = "domain-from-header"
     LINE_END = "line-end"
     RESULT_TYPE_UNKNOWN = "result-type-unknown"
     RESULT_TYPE_SPELLING = "result-type-spelling"

@@ -24,7 +24,7 @@ from stsguard.core.received_record import (
     Standing,
     intake_key,
 )
-from stsguard.core.received_report import ReceivedReport, ReceivedWarning
+from stsguard.core.received_report import ReceivedReport, ReceivedWarning, WarningCode
 from stsguard.core.tlsrpt_report_received import MAX_DETAILS, MAX_POLICIES, parse_received
 from stsguard.core.unpack import DEFAULT_LIMITS, Limits, unpack
 from stsguard.core.vouching import doubt
@@ -70,6 +70,7 @@ class _Source:
     reporter: str
     organization: str
     report_domain: str
+    report_domain_signed: bool
     warnings: tuple[ReceivedWarning, ...]
 
 
@@ -114,7 +115,7 @@ def take_in(entry: SpoolEntry, verdict: DkimVerdict, rules: IntakeRules) -> Rece
         mail, sources = _of_mail(octets, verdict, refusals)
     else:
         standing, kind = _unsigned_standing(arrival.via, rules)
-        sources = [_Source(octets, arrival.media_type, "", standing, "", "", "", ())]
+        sources = [_Source(octets, arrival.media_type, "", standing, "", "", "", False, ())]
     room = _Room(max(rules.limits.max_decompressed, rules.limits.max_compressed))
     documents = [found for source in sources for found in _documents(source, entry, rules, room, refusals)]
     return ReceivedIntake(
@@ -189,6 +190,7 @@ def _of_part(part: ReportPart, verdict: DkimVerdict, warnings: tuple[ReceivedWar
         reporter=str(verdict.domain or "") if vouched else "",
         organization=str(verdict.organization or "") if vouched else "",
         report_domain=part.header.report_domain,
+        report_domain_signed=vouched and verdict.report_domain_signed,
         warnings=warnings,
     )
 
@@ -214,7 +216,7 @@ def _documents(
         except Exception as exc:  # noqa: BLE001 (what we fail on must not cost the other reports beside it)
             refusals.append(f"{label}stsguard failed on it: {type(exc).__name__}: {str(exc)[:100]}")
             continue
-        domains = _domains(report, source.report_domain)
+        domains, told = _domains(report, source)
         found.append(
             ReceivedDocument(
                 report=report,
@@ -225,7 +227,7 @@ def _documents(
                 organization=source.organization,
                 domains=domains,
                 foreign=tuple(map(rules.is_foreign, domains)),
-                warnings=(*source.warnings, *unpacked.warnings),
+                warnings=(*source.warnings, *unpacked.warnings, *told),
             )
         )
     return found
@@ -240,12 +242,20 @@ def _self_named(report: ReceivedReport, standing: Standing) -> str:
     return named or report.organization_name.strip()[:MAX_NAME_OCTETS] or "unknown"
 
 
-def _domains(report: ReceivedReport, report_domain: str) -> tuple[str, ...]:
+def _domains(report: ReceivedReport, source: _Source) -> tuple[tuple[str, ...], tuple[ReceivedWarning, ...]]:
     """The domain that each policy counts under. Where one names none (tlsrpt-reporter for no-policy-found), it is the
-    one that all others name, else the one of TLS-Report-Domain (RFC 8460 §5.3)."""
+    one that all others name, else the one of TLS-Report-Domain (RFC 8460 §5.3), with a warning where that field is not
+    signed: whoever had the mail in his hands could have written it."""
     named = {str(policy.policy_domain) for policy in report.policies if policy.policy_domain}
-    otherwise = named.pop() if len(named) == 1 else _domain(report_domain)
-    return tuple(str(policy.policy_domain or otherwise) for policy in report.policies)
+    other = next(iter(named)) if len(named) == 1 else ""
+    otherwise = other or _domain(source.report_domain)
+    nameless = sum(not policy.policy_domain for policy in report.policies)
+    told: tuple[ReceivedWarning, ...] = ()
+    if nameless and otherwise and not other and not source.report_domain_signed:
+        who = "a policy names no domain and is" if nameless == 1 else f"{nameless} policies name no domain and are"
+        text = f"{who} taken for {otherwise} by TLS-Report-Domain, which no signature covers"
+        told = (ReceivedWarning(WarningCode.DOMAIN_FROM_HEADER, text),)
+    return tuple(str(policy.policy_domain or otherwise) for policy in report.policies), told
 
 
 def _domain(text: str) -> str:
