@@ -99,6 +99,10 @@ def test_every_form_is_read(site: IntakeSite, tmp_path: Path) -> None:
 
 
 def test_operator_may_vouch_for_files(site: IntakeSite, tmp_path: Path) -> None:
+    (tmp_path / "0.json").write_bytes(numbered(0))
+    told = site.ingest(tmp_path / "0.json")
+    assert told.stdout.startswith(b"1 taken in: 1 new report, 0 duplicates, 1 of them not counted")
+    assert b"Report files that you vouch for count with --trusted" in told.stderr
     (tmp_path / "1.json").write_bytes(numbered(1))
     assert site.take_in(tmp_path / "1.json")["not_counted"] == 1
     assert site.rows(received_daily) == []

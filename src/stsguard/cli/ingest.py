@@ -123,11 +123,17 @@ def _print(summary: "Summary", *, as_json: bool) -> None:
         click.echo("What is no report is kept with its reason: stsguard received list --group refused", err=True)
     plain = summary.plain()
     told = [
-        f"{plain['new']} new reports",
-        f"{plain['duplicates']} duplicates",
+        f"{plain['new']} new report{'' if plain['new'] == 1 else 's'}",
+        f"{plain['duplicates']} duplicate{'' if plain['duplicates'] == 1 else 's'}",
         *(f"{plain[name]} {text}" for name, text in _RARE if plain[name]),
     ]
     click.echo(f"{plain['items']} taken in: {', '.join(told)}")
+    if summary.not_counted:
+        click.echo(
+            "What is not counted is kept: stsguard received summary names the groups, received show says why. Report "
+            "files that you vouch for count with --trusted.",
+            err=True,
+        )
     if summary.waiting_for_key:
         click.echo("Keys that could not be looked up: stsguard ingest --again tries them once more.", err=True)
 

@@ -39,7 +39,7 @@ def state_dir_option(command: F) -> F:
     return click.option(
         "--state-dir",
         type=click.Path(path_type=Path, file_okay=False),
-        help="Keep the database and the admin socket here, where the file names no other place.",
+        help="Keep database, spool, certificates and sockets here, where the file names no other place.",
     )(command)
 
 

@@ -9,6 +9,7 @@ from stsguard.cli.asking import print_rows
 from stsguard.cli.options import read_config
 from stsguard.cli.received_export import export
 from stsguard.cli.received_options import (
+    GROUPS,
     REFUSED,
     cell,
     end_options,
@@ -72,7 +73,8 @@ def list_(
         print_plain({"reports": [_plain(line) for line in page.lines], "next": str(page.after) if page.after else None})
         return
     if not page.lines:
-        click.echo(f"no {group} report {period(wanted)}" if after is None else "no more")
+        others = "; stsguard received summary says what is kept and not counted" if group == GROUPS[0] else ""
+        click.echo(f"no {group} report {period(wanted)}{others}" if after is None else "no more")
     else:
         rows = [_row(line) for line in page.lines]
         print_rows(rows, ("id", "day", "reporter", "domain", "type", "good", "failed", "warnings", "report-id"))

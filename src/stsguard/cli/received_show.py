@@ -123,7 +123,7 @@ def _duplicates(found: "FoundReport") -> str:
 def _intake_fields(intake: "IntakeRow") -> dict[str, object]:
     return {
         "came in": f"i{intake.intake}, {stamp(intake.received_at)} by {intake.via}, {intake.raw_length} bytes",
-        "client": intake.client,
+        "file" if intake.via == "file" else "client": intake.client,
         "recipient": intake.recipient,
         "media type": intake.media_type,
         "DKIM": _verdict(intake),
