@@ -14,7 +14,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from weakref import WeakValueDictionary
@@ -52,7 +52,7 @@ class _Target:
     mx_hostname: Domain
     address: IPAddress
     tlsa: tuple[TlsaRecord, ...] = ()
-    reference_identifiers: tuple[Domain, ...] = ()
+    tlsa_base_domain: Domain | None = None
     asked_at: float = 0.0
     next_at: float = float("-inf")  # a request makes no probe before
     due: float | None = None  # the queue's valid entry
@@ -65,7 +65,7 @@ class _Target:
 
 @dataclass(slots=True, eq=False)
 class _Host:
-    targets: dict[IPAddress, _Target] = field(default_factory=dict)
+    targets: tuple[_Target, ...] = ()  # one a host is the rule, for which a dictionary is large
     sooner_at: float = float("-inf")
     told: MxVerdict | None = None  # as of the last `on_change`
 
@@ -137,7 +137,7 @@ class MxVerifier:
         if host is None or (now := self._clock.monotonic()) < host.sooner_at:
             return
         host.sooner_at = now + self._interval_seconds * SOONER_SHARE
-        for target in host.targets.values():
+        for target in host.targets:
             self._enqueue(target, now)
         self._wake.set()
 
@@ -147,7 +147,7 @@ class MxVerifier:
         if host is None:
             return None
         now = self._clock.monotonic()
-        findings = [finding for target in host.targets.values() if (finding := self._finding(target, now))]
+        findings = [finding for target in host.targets if (finding := self._finding(target, now))]
         return merge(mx_hostname, findings)
 
     def verdicts(self, hosts: Sequence[MxHost]) -> Mapping[Domain, MxVerdict]:
@@ -161,7 +161,7 @@ class MxVerifier:
         if host is None:
             return ()
         now = self._clock.monotonic()
-        return tuple(finding.probe for target in host.targets.values() if (finding := self._finding(target, now)))
+        return tuple(finding.probe for target in host.targets if (finding := self._finding(target, now)))
 
     async def probe_now(self, hosts: Sequence[MxHost], *, next_hops: Sequence[Domain] = ()) -> list[MxProbe]:
         """Probe every address of `hosts` now, whatever the hour, and remember what is found.
@@ -195,18 +195,19 @@ class MxVerifier:
         """The host's addresses as targets, with the evidence of this look-up."""
         state = self._remember(host.mx_hostname)
         # Addresses that DNS has not named for an interval are the host's no longer.
-        for old in [target for target in state.targets.values() if target.asked_at + self._interval_seconds <= now]:
-            if old.address not in host.addresses:
-                del state.targets[old.address]
+        oldest = now - self._interval_seconds
+        known = [target for target in state.targets if target.asked_at > oldest or target.address in host.addresses]
         targets = []
         for address in host.addresses:
-            if address not in state.targets and len(state.targets) >= MAX_ADDRESSES:
-                continue
-            target = state.targets.setdefault(address, _Target(host.mx_hostname, address))
-            target.asked_at = now
-            target.tlsa = host.tlsa
-            target.reference_identifiers = (host.tlsa_base_domain or host.mx_hostname,)
+            target = next((each for each in known if each.address == address), None)
+            if target is None:
+                if len(known) >= MAX_ADDRESSES:
+                    continue
+                target = _Target(host.mx_hostname, address)
+                known.append(target)
+            target.asked_at, target.tlsa, target.tlsa_base_domain = now, host.tlsa, host.tlsa_base_domain
             targets.append(target)
+        state.targets = tuple(known)
         return targets
 
     def _remember(self, mx_hostname: Domain) -> _Host:
@@ -224,7 +225,7 @@ class MxVerifier:
     def _has_confirmed_fault(self, mx_hostname: Domain) -> bool:
         return any(
             target.confirmed and target.conclusive is not None and target.conclusive.result_type is not None
-            for target in self._hosts[mx_hostname].targets.values()
+            for target in self._hosts[mx_hostname].targets
         )
 
     def _enqueue(self, target: _Target, due: float) -> None:
@@ -236,7 +237,7 @@ class MxVerifier:
 
     def _is_known(self, target: _Target) -> bool:
         host = self._hosts.get(target.mx_hostname)
-        return host is not None and host.targets.get(target.address) is target
+        return host is not None and target in host.targets
 
     def _start_due(self, group: asyncio.TaskGroup) -> float:
         """Start what is due as far as there are places; the seconds until there may be more to start."""
@@ -279,7 +280,7 @@ class MxVerifier:
                 target.mx_hostname,
                 target.address,
                 target.tlsa,
-                reference_identifiers=(*target.reference_identifiers, *next_hops),
+                reference_identifiers=(target.tlsa_base_domain or target.mx_hostname, *next_hops),
             )
         self._note(target, self._shared(probe), confirming=confirming)
         return probe
