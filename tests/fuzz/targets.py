@@ -35,6 +35,7 @@ def policy(data: bytes) -> None:
     """A policy file (RFC 8461 §3.2)."""
     from stsguard.core.errors import PolicyInvalid
     from stsguard.core.mtasts import MAX_MAX_AGE, Mode, parse_policy
+    from stsguard.core.packed_policy import pack_policy, unpack_policy
 
     try:
         found = parse_policy(data)
@@ -45,6 +46,7 @@ def policy(data: bytes) -> None:
     assert 0 <= found.max_age <= MAX_MAX_AGE
     assert not any(end in line for line in found.policy_text for end in "\r\n")
     assert parse_policy("\n".join((*found.policy_text, "")).encode()) == found
+    assert unpack_policy(pack_policy(found)) == found
     _check_warnings(found.warnings)
 
 

@@ -1,7 +1,7 @@
 """What the policy cache says of a domain, for its tests."""
 
 from stsguard.core.tlspolicy import StsStatus
-from stsguard.discovery.policies import PolicyEntry
+from stsguard.discovery.policy_entry import PolicyEntry
 from stsguard.names import Domain
 from tests.unit.fakes import World
 

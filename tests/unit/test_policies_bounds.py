@@ -32,7 +32,7 @@ async def test_what_waits_to_be_written_is_the_stored_policy(world: World) -> No
     world.publish(NAME)
     await world.start()
     await status(world)
-    stored = entry_of(world).stored
+    stored = entry_of(world).stored(world.clock.now())
     world.cache.forget(NAME)
     world.store.broken = True
     world.cache.saver.save_later(stored)

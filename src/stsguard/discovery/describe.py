@@ -11,7 +11,7 @@ from stsguard.core.socketmap import Dialect, render_reply
 from stsguard.core.tlspolicy import Decision, Reply
 from stsguard.discovery.demand import NO_LOOKUP, Demand, Destination
 from stsguard.discovery.forecast import Results, would_defer
-from stsguard.discovery.policies import PolicyEntry
+from stsguard.discovery.policy_entry import PolicyEntry
 from stsguard.discovery.states import NegativeEntry
 from stsguard.names import Domain
 
@@ -36,17 +36,17 @@ def plain_policy(policy: Policy) -> Plain:
 def plain_entry(entry: PolicyEntry, monotonic: float) -> Plain:
     """A policy in force."""
     described: Plain = {
-        "domain": entry.stored.policy_domain,
+        "domain": entry.policy_domain,
         "state": "in-force",
         **plain_policy(entry.policy),
-        "id": entry.stored.record_id,
-        "fetched_at": plain_time(entry.stored.fetched_at),
+        "id": entry.record_id,
+        "fetched_at": plain_time(entry.fetched_at),
         "expires_in": int(entry.expires_at - monotonic),
         "refresh_in": max(0, int(entry.refresh_at - monotonic)),
     }
-    if entry.failure is not None:
-        described["refresh_failure"] = str(entry.failure)
-        described["refresh_failures"] = entry.failures
+    if entry.upkeep.failure is not None:
+        described["refresh_failure"] = str(entry.upkeep.failure)
+        described["refresh_failures"] = entry.upkeep.failures
     return described
 
 

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -27,8 +27,8 @@ from stsguard.core.policycache import (
     remaining_seconds,
 )
 from stsguard.core.tlspolicy import StsState, StsStatus
-from stsguard.discovery.agenda import Place
 from stsguard.discovery.flights import Flights
+from stsguard.discovery.policy_entry import PolicyEntry, Upkeep
 from stsguard.discovery.record import RecordLookup
 from stsguard.discovery.saver import PolicySaver
 from stsguard.discovery.states import NEVER, NegativeEntry, StateUntil
@@ -47,33 +47,6 @@ IDS_REMEMBERED = 5
 STORE_RETRY_SECONDS = 30.0  # how long a domain is answered TEMP before the store is read for it again
 LEAST_REFRESH_SECONDS = 60.0  # a policy that lives shorter is not fetched ahead of time: it runs out first
 LOG_TIME_SECONDS = 2.0
-
-
-@dataclass(slots=True, eq=False)
-class PolicyEntry:
-    """A policy in force; instants are of the monotonic clock."""
-
-    stored: StoredPolicy
-    fetched_at: float
-    used_at: float
-    expires_at: float
-    refresh_at: float
-    id_check_at: float
-    checked_at: float = NEVER
-    asked_at: float = NEVER
-    place: Place | None = None  # among what is to be tended
-    failures: int = 0
-    failure: PolicyFetchFailed | None = None
-    failed_id: str | None = None
-    retry_at: float = 0.0
-    txt_vanished: bool = False
-    past_ids: tuple[str, ...] = ()
-    predecessor: StoredPolicy | None = None  # in force until this one was fetched
-
-    @property
-    def policy(self) -> Policy:
-        """The policy itself."""
-        return self.stored.policy
 
 
 class PolicyCache:
@@ -139,7 +112,7 @@ class PolicyCache:
     def one_name(self, policy_domain: Domain) -> Domain:
         """The name as its policy has it, so that it is kept once."""
         entry = self._entries.get(policy_domain)
-        return policy_domain if entry is None else entry.stored.policy_domain
+        return policy_domain if entry is None else entry.policy_domain
 
     def policy_at(self, policy_domain: Domain, at: datetime) -> Policy | None:
         """The policy that was in force at a moment not long ago by the wall clock: this one or the one before it."""
@@ -147,9 +120,9 @@ class PolicyCache:
         if entry is None:
             return None
         # Time stamps of logs have whole seconds, and a session seldom begins before its policy is there.
-        if at + timedelta(seconds=LOG_TIME_SECONDS) >= entry.stored.fetched_at:
+        if entry.is_renewed or at + timedelta(seconds=LOG_TIME_SECONDS) >= entry.fetched_at:
             return entry.policy
-        return entry.predecessor.policy if entry.predecessor is not None else None
+        return entry.upkeep.predecessor
 
     def negative(self, policy_domain: Domain) -> NegativeEntry | None:
         """What is remembered of a domain without a policy."""
@@ -161,7 +134,7 @@ class PolicyCache:
 
     def last_used(self, entry: PolicyEntry) -> float:
         """The monotonic instant when the policy was last asked for, before the start of this process included."""
-        return max(entry.used_at, self.used_at(entry.stored.policy_domain))
+        return max(entry.used_at, self.used_at(entry.policy_domain))
 
     def note_used(self, policy_domain: Domain, used_at: float) -> None:
         """Remember the last use of a policy whose destination is forgotten."""
@@ -194,7 +167,9 @@ class PolicyCache:
 
     def may_have_policy(self, policy_domain: Domain) -> bool:
         """Whether there is a policy, or may be as far as is known by now."""
-        known = self.peek(policy_domain)
+        if self.entry(policy_domain) is not None:
+            return True
+        known = self.negative(policy_domain)
         if known is not None:
             return known.state.status is not StsStatus.ABSENT
         return not self._flights.has_no_record(policy_domain)
@@ -339,64 +314,66 @@ class PolicyCache:
         left = min(remaining_seconds(stored, wall), lifetime_seconds(stored.policy))
         age = lifetime_seconds(stored.policy) - left
         refresh_after = max(refresh_after_seconds(stored.policy, self.random()), LEAST_REFRESH_SECONDS)
+        before = old.policy if old is not None else None
         entry = PolicyEntry(
             stored,
-            fetched_at=now - age,
             used_at=now - max(0.0, (wall - stored.last_used_at).total_seconds()),
             expires_at=now + left,
             refresh_at=now + max(0.0, refresh_after - age),
             id_check_at=now + self.id_check_seconds,
             checked_at=now - age,
+            is_renewed=before == stored.policy,
         )
-        if old is not None:
-            # Mostly it is the same policy, fetched a day ago: one copy will do.
-            same = old.policy == entry.policy
-            entry.predecessor = replace(old.stored, policy=entry.policy) if same else old.stored
-            self._note_downgrades(old, entry)
+        if old is not None and before is not None:
+            self._compare(old, before, entry, stored.policy)
             self.on_gone(old)
         self._entries[policy_domain] = entry
         self._negative.pop(policy_domain, None)
         self._mode_none.pop(policy_domain, None)
-        if entry.policy.mode is Mode.NONE:
+        if stored.policy.mode is Mode.NONE:
             self._mode_none[policy_domain] = None
         self._make_room()
         self.on_entry(entry)
-        if old is None or old.policy.policy_text != entry.policy.policy_text:
+        if before is None or before.policy_text != stored.policy.policy_text:
             self.on_change(policy_domain)
         return entry
 
-    def _note_downgrades(self, old: PolicyEntry, new: PolicyEntry) -> None:
-        new.past_ids = old.past_ids
-        for kind in downgrades(old.policy, new.policy):
-            self.note_downgrade(old, kind, f"{_terms(old.policy)} -> {_terms(new.policy)}")
-        if new.stored.record_id != old.stored.record_id:
-            if new.stored.record_id in old.past_ids:
-                self.note_downgrade(old, Downgrade.ID_FLIPS, f"{old.stored.record_id} -> {new.stored.record_id}")
-            new.past_ids = (*old.past_ids, old.stored.record_id)[-IDS_REMEMBERED:]
+    def _compare(self, old: PolicyEntry, before: Policy, new: PolicyEntry, policy: Policy) -> None:
+        """Note what is to be known of the entry before, and what weakens its policy."""
+        for kind in downgrades(before, policy):
+            self.note_downgrade(old, kind, f"{_terms(before)} -> {_terms(policy)}")
+        past_ids = old.upkeep.past_ids
+        if new.record_id != old.record_id:
+            if new.record_id in past_ids:
+                self.note_downgrade(old, Downgrade.ID_FLIPS, f"{old.record_id} -> {new.record_id}")
+            past_ids = (*past_ids, old.record_id)[-IDS_REMEMBERED:]
+        if past_ids or not new.is_renewed:
+            new.upkeep = Upkeep(past_ids=past_ids, predecessor=None if new.is_renewed else before)
 
     def note_downgrade(self, entry: PolicyEntry, kind: Downgrade, detail: str) -> None:
         """Log and count what weakens the policy of `entry`, or tries to."""
         downgrades_seen.inc(kind.value)
-        name = entry.stored.policy_domain
+        name = entry.policy_domain
         outcome(log, logging.WARNING, "policy downgrade", policy_domain=name, kind=kind.value, detail=detail)
 
     def _expire(self, entry: PolicyEntry) -> None:
-        policy_domain = entry.stored.policy_domain
+        policy_domain = entry.policy_domain
         self.on_gone(self._entries.pop(policy_domain))
         self._mode_none.pop(policy_domain, None)
         self.saver.forget(policy_domain)
-        if entry.policy.max_age == 0:
+        policy = entry.policy
+        if policy.max_age == 0:
             return
         expired.inc()
         # RFC 8461 §10.2: a policy that runs out although it was refreshed daily may be an attack on the refresh.
-        level = logging.ERROR if entry.failures and entry.policy.mode is not Mode.NONE else logging.INFO
+        level = logging.ERROR if entry.upkeep.failures and policy.mode is not Mode.NONE else logging.INFO
         outcome(
             log,
             level,
             "policy expired",
             policy_domain=policy_domain,
-            mode=entry.policy.mode.value,
-            reason=entry.failure,
+            mode=policy.mode.value,
+            reason=entry.upkeep.failure,
         )
 
     def forget(self, policy_domain: Domain) -> bool:
@@ -427,13 +404,14 @@ class PolicyCache:
         """The wall clock has jumped: what is stored is written anew with the new time less the age by the monotonic
         clock, so that a policy fetched under a wrong clock does not count as expired after a restart."""
         for count, entry in enumerate(list(self._entries.values()), 1):
-            if self._entries.get(entry.stored.policy_domain) is entry:
+            if self._entries.get(entry.policy_domain) is entry:
                 wall, now = self.clock.now(), self.clock.monotonic()
-                fetched_at = wall - timedelta(seconds=now - entry.fetched_at)
+                policy = entry.policy
+                age = lifetime_seconds(policy) - (entry.expires_at - now)
+                entry.fetched_at = wall - timedelta(seconds=age)
                 last_used_at = wall - timedelta(seconds=max(0.0, now - self.last_used(entry)))
-                entry.stored = replace(entry.stored, fetched_at=fetched_at, last_used_at=last_used_at)
-                if entry.policy.max_age > 0:
-                    self.saver.save_later(entry.stored)
+                if policy.max_age > 0:
+                    self.saver.save_later(entry.stored(last_used_at))
             if count % 500 == 0:
                 await asyncio.sleep(0)  # a hundred thousand of them must not keep look-ups waiting
 

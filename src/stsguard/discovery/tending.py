@@ -7,6 +7,7 @@ its policies are read into memory a chunk at a time, so that none is forgotten o
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from stsguard.core.errors import PolicyFetchFailed, StoreUnavailable
@@ -21,7 +22,8 @@ from stsguard.core.policycache import (
     remaining_seconds,
 )
 from stsguard.discovery.agenda import Agenda
-from stsguard.discovery.policies import PolicyCache, PolicyEntry
+from stsguard.discovery.policies import PolicyCache
+from stsguard.discovery.policy_entry import PolicyEntry
 from stsguard.discovery.record import lookup_record
 from stsguard.discovery.supervisor import kept_up, supervised
 from stsguard.log import logger, outcome
@@ -96,7 +98,7 @@ class PolicyTender:
         return True
 
     def _is_in_force(self, entry: PolicyEntry) -> bool:
-        return self._cache.entry(entry.stored.policy_domain) is entry
+        return self._cache.entry(entry.policy_domain) is entry
 
     def _needs_work(self, entry: PolicyEntry, now: float) -> bool:
         """Whether something is to be done now; what is only put off gets its next instant."""
@@ -109,7 +111,7 @@ class PolicyTender:
             # Nobody asks for it, so it may run out; whoever asks again has it fetched with the next check.
             entry.refresh_at = now + self._next_check_seconds()
         if entry.id_check_at <= now:
-            if max(last_used, entry.asked_at) >= entry.checked_at:
+            if last_used >= entry.checked_at:
                 return True
             entry.id_check_at = now + self._next_check_seconds()
         return False
@@ -147,7 +149,7 @@ class PolicyTender:
         entry = self._cache.entry(policy_domain)
         if entry is not None:
             now = self._cache.clock.monotonic()
-            entry.asked_at = now
+            entry.used_at = now
             if entry.id_check_at > now:
                 entry.id_check_at = now
                 self._schedule(entry)
@@ -158,18 +160,19 @@ class PolicyTender:
         The entry in force afterwards: a new one, or the same where nothing could be fetched.
         """
         now = self._cache.clock.monotonic()
-        policy_domain = entry.stored.policy_domain
+        policy_domain = entry.policy_domain
         found = await lookup_record(self._resolver, policy_domain)
         entry.checked_at, entry.id_check_at = now, now + self._next_check_seconds()
         if found.record is None:
             id_checks.inc("failed" if found.failed else "none")
             if not found.failed:
                 self._note_vanished(entry, found.detail)
-            record_id = entry.stored.record_id
+            record_id = entry.record_id
         else:
             record_id = found.record.record_id
-            entry.txt_vanished = False
-            id_checks.inc("same" if record_id == entry.stored.record_id else "new")
+            if entry.upkeep.txt_vanished:
+                entry.upkeep = replace(entry.upkeep, txt_vanished=False)
+            id_checks.inc("same" if record_id == entry.record_id else "new")
         if not (force or self._fetch_is_due(entry, record_id, now)):
             return entry
         try:
@@ -184,35 +187,37 @@ class PolicyTender:
 
     def _note_vanished(self, entry: PolicyEntry, detail: str) -> None:
         # RFC 8461 §3.1: a missing record is not sufficient to remove a cached policy. §8.3: "none" may just go.
-        if not entry.txt_vanished and entry.policy.mode is not Mode.NONE:
-            entry.txt_vanished = True
+        if not entry.upkeep.txt_vanished and entry.policy.mode is not Mode.NONE:
+            entry.upkeep = replace(entry.upkeep, txt_vanished=True)
             self._cache.note_downgrade(entry, Downgrade.TXT_VANISHED, detail)
 
     def _fetch_is_due(self, entry: PolicyEntry, record_id: str, now: float) -> bool:
-        wanted = record_id != entry.stored.record_id or entry.refresh_at <= now
+        wanted = record_id != entry.record_id or entry.refresh_at <= now
         if not wanted:
             return False
         # RFC 8461 §3.3: after a failure five minutes or longer, per version ID.
-        pause_over = entry.retry_at <= now
-        if entry.failed_id is not None and record_id != entry.failed_id:
-            return pause_over or entry.retry_at - fetch_pause_seconds(entry.failures, 0) + NEW_ID_PAUSE_SECONDS <= now
+        upkeep = entry.upkeep
+        pause_over = upkeep.retry_at <= now
+        if upkeep.failed_id is not None and record_id != upkeep.failed_id:
+            failed_at = upkeep.retry_at - fetch_pause_seconds(upkeep.failures, 0)
+            return pause_over or failed_at + NEW_ID_PAUSE_SECONDS <= now
         return pause_over
 
     def _note_failure(self, entry: PolicyEntry, record_id: str, exc: PolicyFetchFailed) -> None:
         now = self._cache.clock.monotonic()
-        entry.failures = entry.failures + 1 if entry.failed_id == record_id else 1
-        entry.failed_id, entry.failure = record_id, exc
-        entry.retry_at = now + fetch_pause_seconds(entry.failures, self._cache.random())
-        entry.refresh_at = max(entry.refresh_at, entry.retry_at)
+        failures = entry.upkeep.failures + 1 if entry.upkeep.failed_id == record_id else 1
+        retry_at = now + fetch_pause_seconds(failures, self._cache.random())
+        entry.upkeep = replace(entry.upkeep, failures=failures, failed_id=record_id, failure=exc, retry_at=retry_at)
+        entry.refresh_at = max(entry.refresh_at, retry_at)
         if entry.policy.mode is Mode.NONE:
             return
         # RFC 8461 §10.2: repeated refresh failures are told long before the policy expires.
         outcome(
             log,
-            logging.ERROR if entry.failures >= 3 else logging.WARNING,
+            logging.ERROR if failures >= 3 else logging.WARNING,
             "policy can't be refreshed, the cached one stays in force",
-            policy_domain=entry.stored.policy_domain,
-            failures=entry.failures,
+            policy_domain=entry.policy_domain,
+            failures=failures,
             reason=exc,
             expires_in=int(entry.expires_at - now),
         )

@@ -156,7 +156,7 @@ class Admin:
             described["policy"] = plain_entry(entry, self._clock.monotonic())
         if query.get("explain"):
             known = Known(
-                entry.stored if entry else None,
+                entry.stored(self._clock.now()) if entry else None,
                 demand.override,
                 self._demands.postfix_can_dane,
                 self._verifier.verdicts,
@@ -250,8 +250,9 @@ class Admin:
                 return Result(200 if state.status is StsStatus.ABSENT else 502, told)
         else:
             entry = await self._tender.tend(entry, force=True)
-            if entry.failure is not None:
-                return Result(502, {**plain_entry(entry, self._clock.monotonic()), "detail": str(entry.failure)})
+            if entry.upkeep.failure is not None:
+                told = {**plain_entry(entry, self._clock.monotonic()), "detail": str(entry.upkeep.failure)}
+                return Result(502, told)
         return Result(200, plain_entry(entry, self._clock.monotonic()))
 
     async def _forget(self, query: Mapping[str, str]) -> Result:

@@ -1,0 +1,57 @@
+"""A packed policy is the policy that was parsed, whatever its lines look like."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stsguard.core.errors import PolicyInvalid
+from stsguard.core.mtasts import parse_policy
+from stsguard.core.packed_policy import pack_policy, unpack_policy
+from tests.protocol.test_policies import GOOD, Parsed
+
+lines = st.sampled_from(
+    [
+        "version: STSv1",
+        "version:STSv1",
+        "mode: enforce",
+        "mode: testing",
+        "mode: none\t",
+        "max_age: 604800",
+        "max_age: 0",
+        "max_age: 9999999999",
+        "mx: mx.example.com",
+        "mx:*.EXAMPLE.com",
+        "mx: \t mx2.example.com \t",
+        "mx: not a host",
+        "mx.x: y",
+        "mxx: mx3.example.com",
+        "extension: ü; {}: mx: mx4.example.com",
+        "",
+    ]
+)
+whole = ["version: STSv1", "mode: enforce", "mx: mx.example.com", "max_age: 86400"]
+bodies = st.tuples(
+    st.lists(lines, max_size=8) | st.lists(lines, max_size=3).map(lambda more: [*whole, *more]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+).map(lambda parts: (parts[1].join(parts[0]) + parts[1] * parts[2]).encode())
+
+
+@given(bodies)
+def test_a_policy_comes_back_as_it_was(body: bytes) -> None:
+    try:
+        policy = parse_policy(body)
+    except PolicyInvalid:
+        return
+    assert unpack_policy.__wrapped__(pack_policy(policy)) == policy
+
+
+@pytest.mark.parametrize(("body", "_parsed"), GOOD)
+def test_every_good_form_comes_back_as_it_was(body: bytes, _parsed: Parsed) -> None:
+    policy = parse_policy(body)
+    assert unpack_policy(pack_policy(policy)) == policy
+
+
+def test_little_but_the_text_is_kept() -> None:
+    body = b"version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 86400"
+    assert len(pack_policy(parse_policy(body))) <= len(body) + 8
