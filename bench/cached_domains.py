@@ -48,7 +48,11 @@ class StandInDns:
         """One MX host."""
         return cast("Answer[MxRecord]", _found(name, MxRecord(10, Domain(f"mx.{name}"))))
 
-    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPv4Address]:
+    async def lookup_some_addresses(self, name: Domain) -> Answer[IPv4Address]:
+        """As below."""
+        return await self.lookup_addresses(name)
+
+    async def lookup_addresses(self, name: Domain) -> Answer[IPv4Address]:
         """One address, of its own."""
         address = IPv4Address(0x0A000000 + int(name.split(".")[1][1:]))
         return cast("Answer[IPv4Address]", _found(name, address))

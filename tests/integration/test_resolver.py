@@ -389,14 +389,14 @@ async def test_one_family_is_enough_where_it_has_an_insecure_address(
 ) -> None:
     async with Nameserver(by_type(A=a, AAAA=INSECURE_AAAA)) as nameserver:
         resolver = DnsResolver([nameserver.address], trust_ad=True)
-        answer = await resolver.lookup_addresses(NAME, one_family=True)
+        answer = await resolver.lookup_some_addresses(NAME)
         assert [dns.rdatatype.to_text(query.question[0].rdtype) for query in nameserver.queries] == asked
     assert (answer.status, answer.secure) == (status, False)
 
 
 async def test_one_family_is_cut_like_both() -> None:
     records = [f"example.test. 300 IN A 192.0.2.{number}" for number in range(30)]
-    answer = await ask(zone(*records), lambda resolver: resolver.lookup_addresses(NAME, one_family=True))
+    answer = await ask(zone(*records), lambda resolver: resolver.lookup_some_addresses(NAME))
     assert len(answer.records) == 25
 
 

@@ -9,7 +9,7 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stsguard.adapters.resolver.answer import check_rcode, read_response
@@ -80,6 +80,7 @@ def responses(draw: st.DrawFn) -> tuple[str, bytes]:
     return rdtype, response(rdtype, answers, authority, rcode=rcode, authentic=draw(st.booleans()))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(responses(), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=3), st.integers(-3, 3))
 def test_what_is_read_the_short_way_is_what_dnspython_reads(
     made: tuple[str, bytes], changes: Sequence[tuple[int, int]], longer: int
@@ -96,6 +97,7 @@ def test_what_is_read_the_short_way_is_what_dnspython_reads(
         assert (short.status, short.records, short.ttl, short.authentic) == full
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(responses())
 def test_every_answer_of_hosts_names_alone_is_read_the_short_way(made: tuple[str, bytes]) -> None:
     rdtype, wire = made

@@ -123,9 +123,11 @@ class FakeResolver:
     async def lookup_mx(self, name: Domain) -> Answer[MxRecord]:
         return await self._answer("MX", name)
 
-    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPAddress]:
-        if one_family:
-            self.one_family.append(name)
+    async def lookup_some_addresses(self, name: Domain) -> Answer[IPAddress]:
+        self.one_family.append(name)
+        return await self.lookup_addresses(name)
+
+    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
         return await self._answer("A", name)
 
     async def lookup_tlsa(self, name: Domain) -> Answer[TlsaRecord]:

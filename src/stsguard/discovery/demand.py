@@ -25,10 +25,11 @@ from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrad
 from stsguard.core.socketmap import Dialect
 from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsState, StsStatus, decide, enforced_by
 from stsguard.discovery.agenda import Agenda, Place
-from stsguard.discovery.mx import lookup_mx_evidence
+from stsguard.discovery.lookups import Waited
+from stsguard.discovery.mx import MxLookup
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.states import NEVER, StateUntil
-from stsguard.discovery.supervisor import contained, kept_up, report
+from stsguard.discovery.supervisor import caught, contained, kept_up, report
 from stsguard.discovery.tending import PolicyTender
 from stsguard.discovery.verification import MxVerifier
 from stsguard.log import logger, outcome
@@ -87,7 +88,7 @@ class Destination:
     evidence_until: float = NEVER
     last_used: float = NEVER
     place: Place | None = None  # among the renewals
-    flight: "asyncio.Task[Demand] | None" = None
+    flight: "Deciding | None" = None
     strangers: frozenset[Domain] = NOBODY
     request: bytes = b""
     reply: bytes = b""
@@ -101,6 +102,35 @@ class Destination:
 
 
 _Key = Domain | tuple[Domain, int]
+
+
+class Deciding:
+    """A decision under way, and what has been gathered for it."""
+
+    __slots__ = ("_calls", "ahead_seconds", "destination", "generation", "mx", "outcome", "state")
+
+    def __init__(self, destination: Destination, ahead_seconds: float) -> None:
+        self.destination = destination
+        self.ahead_seconds = ahead_seconds
+        self.generation = 0
+        self.mx: MxEvidence | MxLookupFailure | None = None
+        self.state: StateUntil | None = None
+        self.outcome: Demand | BaseException | None = None
+        self._calls: list[Callable[[Demand | BaseException], object]] = []
+
+    def then(self, call: Callable[[Demand | BaseException], object]) -> None:
+        """Have `call`, which raises nothing, told of the decision as soon as it is made, or of why it can't be."""
+        if self.outcome is None:
+            self._calls.append(call)
+        else:
+            call(self.outcome)
+
+    def settle(self, outcome: Demand | BaseException) -> None:
+        """This is what came of it."""
+        if self.outcome is None:
+            self.outcome = outcome
+            for call in self._calls:
+                call(outcome)
 
 
 class Demands:
@@ -183,10 +213,14 @@ class Demands:
     async def demand(self, destination: Destination) -> Demand:
         """The decision in force, made now if there is none; whoever asks meanwhile shares the work."""
         begun = self.begin(destination)
-        return begun if isinstance(begun, Demand) else await asyncio.shield(begun)
+        if isinstance(begun, Demand):
+            return begun
+        decided: Waited[Demand] = Waited()
+        begun.then(decided.set)
+        return await decided.future
 
-    def begin(self, destination: Destination) -> "Demand | asyncio.Task[Demand]":
-        """As `demand`: the decision, or the task that makes it, which is not to be cancelled."""
+    def begin(self, destination: Destination) -> "Demand | Deciding":
+        """As `demand`: the decision, or the making of it."""
         now = self._clock.monotonic()
         destination.last_used = now
         if destination.expires_at > now and (demand := self.latest(destination)) is not None:
@@ -198,45 +232,73 @@ class Demands:
                 return demand
         return self._decide_in_flight(destination)
 
-    def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> "asyncio.Task[Demand]":
-        if destination.flight is None:
-            work = self._gather_and_decide(destination, ahead_seconds)
-            destination.flight = asyncio.create_task(work, name=f"decide {destination.next_hop}")
-            destination.flight.add_done_callback(lambda task: self._landed(destination, task))
-        return destination.flight
+    def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> "Deciding":
+        flight = destination.flight
+        if flight is None:
+            flight = destination.flight = Deciding(destination, ahead_seconds)
+            self._contain(self._gather, flight)
+        return flight
 
-    def _landed(self, destination: Destination, task: "asyncio.Task[Demand]") -> None:
-        destination.flight = None
-        if not task.cancelled() and (exc := task.exception()) is not None:
-            report("decision", exc)
+    def _contain(self, step: "Callable[[Deciding], None]", flight: "Deciding") -> None:
+        fault = caught("decision", step, flight)
+        if fault is not None:
+            self._land(flight, fault)
 
-    async def _gather_and_decide(self, destination: Destination, ahead_seconds: float) -> Demand:
-        while True:
-            generation = self._generation
-            mx, state = await self._gather(destination, ahead_seconds)
-            if generation == self._generation:
-                break  # else an override has come, or trust in the resolver has gone, while it was gathered
-        ttl = reply_ttl_seconds(mx.ttl if isinstance(mx, MxEvidence) else 0)
-        destination.evidence_until = self._clock.monotonic() + ttl
-        return self._decide(destination, mx, state)
+    def _land(self, flight: "Deciding", outcome: Demand | BaseException) -> None:
+        flight.destination.flight = None
+        flight.settle(outcome)
 
-    async def _gather(
-        self, destination: Destination, ahead_seconds: float
-    ) -> tuple[MxEvidence | MxLookupFailure, StateUntil]:
-        next_hop = destination.next_hop
+    def _gather(self, flight: "Deciding") -> None:
+        next_hop = flight.destination.next_hop
+        flight.generation, flight.mx, flight.state = self._generation, None, None
         override = self.find_override(next_hop)
         if override is not None and override.kind is not OverrideKind.ENFORCE:
-            return NO_LOOKUP, StateUntil(StsState(StsStatus.ABSENT, detail="not looked up: override"), FOR_EVER)
+            state = StsState(StsStatus.ABSENT, detail="not looked up: override")
+            flight.mx, flight.state = NO_LOOKUP, StateUntil(state, FOR_EVER)
+            self._decide_where_gathered(flight)
+            return
         # The discovery of the policy goes on by itself meanwhile.
-        begun = self._cache.begin(next_hop, self._wait_seconds, ahead_seconds)
+        flight.state = self._cache.peek(next_hop, flight.ahead_seconds)
+        if flight.state is None:
+            self._cache.discover(next_hop, self._wait_seconds, partial(self._state_found, flight))
 
         def one_family() -> bool:
             return override is None and not self._cache.may_have_policy(next_hop)
 
-        mx = await lookup_mx_evidence(self._resolver, next_hop, destination.port, one_family)
-        state = begun if isinstance(begun, StateUntil) else await begun
+        MxLookup(self._resolver, flight.destination.port, one_family, partial(self._mx_found, flight)).begin(next_hop)
+
+    def _state_found(self, flight: "Deciding", outcome: StateUntil | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            self._fail(flight, outcome)
+        else:
+            flight.state = outcome
+            self._contain(self._decide_where_gathered, flight)
+
+    def _mx_found(self, flight: "Deciding", outcome: MxEvidence | MxLookupFailure | BaseException) -> None:
+        if isinstance(outcome, BaseException):
+            self._fail(flight, outcome)
+        else:
+            flight.mx = outcome
+            self._contain(self._decide_where_gathered, flight)
+
+    def _fail(self, flight: "Deciding", exc: BaseException) -> None:
+        if not isinstance(exc, asyncio.CancelledError):
+            report("decision", exc)
+        self._land(flight, exc)
+
+    def _decide_where_gathered(self, flight: "Deciding") -> None:
+        mx, state, destination = flight.mx, flight.state, flight.destination
+        if mx is None or state is None or flight.outcome is not None:
+            return
+        if flight.generation != self._generation:
+            # An override has come, or trust in the resolver has gone, while it was gathered.
+            self._gather(flight)
+            return
         # The MX hosts may have taken longer: what is known of the policy by now counts.
-        return mx, self._cache.peek(next_hop) or state
+        state = (self._cache.peek(destination.next_hop) or state) if mx is not NO_LOOKUP else state
+        ttl = reply_ttl_seconds(mx.ttl if isinstance(mx, MxEvidence) else 0)
+        destination.evidence_until = self._clock.monotonic() + ttl
+        self._land(flight, self._decide(destination, mx, state))
 
     def find_expired_override(self, host: Domain) -> Override | None:
         """The override that would be in force for `host`, had it not expired."""
@@ -408,7 +470,7 @@ class Demands:
             return False
         renewals.inc()
         ahead = destination.expires_at - self._clock.monotonic() + REPLY_TTL_SECONDS[0]
-        self._decide_in_flight(destination, max(ahead, 0.0)).add_done_callback(self._renewals.ended)
+        self._decide_in_flight(destination, max(ahead, 0.0)).then(self._renewals.ended)
         return True
 
     def _is_here(self, destination: Destination) -> bool:

@@ -88,9 +88,12 @@ class TracingResolver:
 
         return await self._trace.note("MX", name, self._inner.lookup_mx(name), lambda a: _answer(a, show))
 
-    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPAddress]:
-        """A and AAAA, always both, noted as one step."""
-        del one_family  # whoever wants it explained wants to see all
+    async def lookup_some_addresses(self, name: Domain) -> Answer[IPAddress]:
+        """Both families: whoever wants it explained wants to see all."""
+        return await self.lookup_addresses(name)
+
+    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
+        """A and AAAA, noted as one step."""
 
         def show(records: Sequence[IPAddress]) -> str:
             return ", ".join(str(record) for record in records)

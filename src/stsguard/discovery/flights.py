@@ -7,6 +7,7 @@ when a caller has waited long enough.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,14 @@ from stsguard.core.errors import LookupFailed, PolicyFetchFailed, StoreUnavailab
 from stsguard.core.policycache import StoredPolicy
 from stsguard.core.tlspolicy import StsState, StsStatus
 from stsguard.discovery.limits import TimeLimit
+from stsguard.discovery.lookups import tell
 from stsguard.discovery.record import RecordLookup, read_record, record_name
 from stsguard.discovery.states import StateUntil
 from stsguard.discovery.supervisor import caught, report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain, NameInvalid
-from stsguard.ports import PolicyStore, Resolver
+from stsguard.ports import Cancellable, PolicyStore, Resolver
 
 if TYPE_CHECKING:
     from stsguard.discovery.policies import PolicyCache
@@ -30,6 +32,8 @@ log = logger(__name__)
 store_misses = Counter("store_read_failures_total", "Domains for which the store could not be read.")
 
 STORE_WAIT_SECONDS = 5.0  # a look-up waits no longer for the database
+
+Told = Callable[[StateUntil | BaseException], object]
 
 
 class _Flight:
@@ -40,7 +44,7 @@ class _Flight:
 
     def __init__(self, policy_domain: Domain) -> None:
         self.policy_domain = policy_domain
-        self.lookup: asyncio.Future[Answer[bytes]] | None = None
+        self.lookup: Cancellable | None = None
         self.found: RecordLookup | None = None
         self.reading: asyncio.Future[StoredPolicy | None] | None = None
         self.is_read = False
@@ -57,12 +61,20 @@ class _Flight:
 
 
 class _Waiter:
-    __slots__ = ("flight", "future", "limit")
+    """`call` None: told already."""
 
-    def __init__(self, flight: _Flight, future: "asyncio.Future[StateUntil]", limit: "TimeLimit[_Waiter]") -> None:
+    __slots__ = ("call", "flight", "limit")
+
+    def __init__(self, flight: _Flight, call: Told, limit: "TimeLimit[_Waiter]") -> None:
         self.flight = flight
-        self.future = future
+        self.call: Told | None = call
         self.limit = limit
+
+    def tell(self, outcome: StateUntil | BaseException) -> None:
+        """Once."""
+        call, self.call = self.call, None
+        if call is not None:
+            call(outcome)
 
 
 class Flights:
@@ -76,8 +88,9 @@ class Flights:
         self._reading = TimeLimit(STORE_WAIT_SECONDS, self._store_is_late)
         self._waits: dict[float, TimeLimit[_Waiter]] = {}
 
-    def join(self, policy_domain: Domain, wait_seconds: float) -> "asyncio.Future[StateUntil]":
-        """The state of a domain when its discovery, begun here if need be, is over; after `wait_seconds` PENDING."""
+    def join(self, policy_domain: Domain, wait_seconds: float, call: Told) -> None:
+        """Have `call`, which raises nothing, told of the state of a domain when its discovery, begun here if need be,
+        is over; after `wait_seconds` PENDING. It is told of a fault of ours as well, and never before this returns."""
         flight = self._under_way.get(policy_domain)
         if flight is None:
             flight = self._under_way[policy_domain] = _Flight(policy_domain)
@@ -86,10 +99,9 @@ class Flights:
         limit = self._waits.get(wait_seconds)
         if limit is None:
             limit = self._waits[wait_seconds] = TimeLimit(wait_seconds, self._waited_enough)
-        waiter = _Waiter(flight, asyncio.get_running_loop().create_future(), limit)
+        waiter = _Waiter(flight, call, limit)
         flight.waiters.append(waiter)
         limit.add(waiter)
-        return waiter.future
 
     def is_unread(self, policy_domain: Domain) -> bool:
         """Whether a flight is under way for which the store has not, or not yet, been read."""
@@ -109,13 +121,11 @@ class Flights:
             flight.cancel()
             for waiter in flight.waiters:
                 waiter.limit.discard(waiter)
-                waiter.future.cancel()
-        work = [each for flight in flights for each in (flight.lookup, flight.reading, flight.task) if each is not None]
+                waiter.tell(asyncio.CancelledError())
+        work = [each for flight in flights for each in (flight.reading, flight.task) if each is not None]
         await asyncio.gather(*work, return_exceptions=True)
 
     def _waited_enough(self, waiter: _Waiter) -> None:
-        if waiter.future.done():
-            return
         flight = waiter.flight
         # RFC 8461 §5.1: fetched "perhaps asynchronously, so as not to block message delivery".
         text = "policy not known in time, deciding without it"
@@ -124,7 +134,7 @@ class Flights:
         # nothing.
         status = StsStatus.PENDING if flight.readable else StsStatus.STORE_UNREADABLE
         state = StsState(status, detail="still being fetched")
-        waiter.future.set_result(StateUntil(state, self._cache.clock.monotonic()))
+        waiter.tell(StateUntil(state, self._cache.clock.monotonic()))
 
     def _look_up(self, flight: _Flight) -> None:
         try:
@@ -133,21 +143,21 @@ class Flights:
             flight.found = RecordLookup(None, 0, str(exc))
             asyncio.get_running_loop().call_soon(self._go_on, flight)
             return
-        flight.lookup = asyncio.ensure_future(self._resolver.lookup_txt(name))
-        flight.lookup.add_done_callback(partial(self._answered, flight))
+        flight.lookup = tell(self._resolver.lookup_txt(name), partial(self._answered, flight))
 
-    def _answered(self, flight: _Flight, lookup: "asyncio.Future[Answer[bytes]]") -> None:
-        if lookup.cancelled():
+    def _answered(self, flight: _Flight, outcome: Answer[bytes] | BaseException) -> None:
+        if isinstance(outcome, LookupFailed):
+            flight.found = RecordLookup(None, 0, str(outcome), failed=True)
+        elif isinstance(outcome, BaseException):
+            self._crash(flight, outcome)
             return
-        exc = lookup.exception()
-        if exc is None:
-            flight.found = read_record(lookup.result())
-        elif isinstance(exc, LookupFailed):
-            flight.found = RecordLookup(None, 0, str(exc), failed=True)
-        else:
+        elif (exc := caught("discovery", self._read_record, flight, outcome)) is not None:
             self._crash(flight, exc)
             return
         self._go_on(flight)
+
+    def _read_record(self, flight: _Flight, answer: Answer[bytes]) -> None:
+        flight.found = read_record(answer)
 
     def _read_store(self, flight: _Flight) -> None:
         saver = self._cache.saver
@@ -203,7 +213,7 @@ class Flights:
     def _go_on(self, flight: _Flight) -> None:
         if flight.task is not None or self._under_way.get(flight.policy_domain) is not flight:
             return
-        exc = caught("discovery", partial(self._take_next_step, flight))
+        exc = caught("discovery", self._take_next_step, flight)
         if exc is not None:
             self._crash(flight, exc)
 
@@ -247,8 +257,7 @@ class Flights:
     def _land(self, flight: _Flight, state: StateUntil) -> None:
         self._end(flight)
         for waiter in flight.waiters:
-            if not waiter.future.done():
-                waiter.future.set_result(state)
+            waiter.tell(state)
         self._cache.on_change(flight.policy_domain)
 
     def _crash(self, flight: _Flight, exc: BaseException) -> None:
@@ -256,9 +265,7 @@ class Flights:
         report("discovery", exc)
         self._end(flight)
         for waiter in flight.waiters:
-            if not waiter.future.done():
-                waiter.future.set_exception(exc)
-                waiter.future.exception()  # whoever waits may have been ended by a fault of its own
+            waiter.tell(exc)
 
     def _end(self, flight: _Flight) -> None:
         if self._under_way.get(flight.policy_domain) is flight:

@@ -28,6 +28,7 @@ from stsguard.core.policycache import (
 )
 from stsguard.core.tlspolicy import StsState, StsStatus
 from stsguard.discovery.flights import Flights
+from stsguard.discovery.lookups import Waited
 from stsguard.discovery.policy_entry import PolicyEntry, Upkeep
 from stsguard.discovery.record import RecordLookup
 from stsguard.discovery.saver import PolicySaver
@@ -155,15 +156,18 @@ class PolicyCache:
 
     async def state(self, policy_domain: Domain, wait_seconds: float, ahead_seconds: float = 0.0) -> StateUntil:
         """The state of a domain, discovered if need be; after `wait_seconds` PENDING, while discovery goes on."""
-        begun = self.begin(policy_domain, wait_seconds, ahead_seconds)
-        return begun if isinstance(begun, StateUntil) else await begun
-
-    def begin(
-        self, policy_domain: Domain, wait_seconds: float, ahead_seconds: float = 0.0
-    ) -> "StateUntil | asyncio.Future[StateUntil]":
-        """As `state`: what is known, or what will be, the discovery being under way when this returns."""
         known = self.peek(policy_domain, ahead_seconds)
-        return known if known is not None else self._flights.join(policy_domain, wait_seconds)
+        if known is not None:
+            return known
+        found: Waited[StateUntil] = Waited()
+        self.discover(policy_domain, wait_seconds, found.set)
+        return await found.future
+
+    def discover(
+        self, policy_domain: Domain, wait_seconds: float, call: Callable[[StateUntil | BaseException], object]
+    ) -> None:
+        """Have `call` told of the state of a domain that is not known; see `Flights.join`."""
+        self._flights.join(policy_domain, wait_seconds, call)
 
     def may_have_policy(self, policy_domain: Domain) -> bool:
         """Whether there is a policy, or may be as far as is known by now."""

@@ -6,11 +6,13 @@ the exception and answers TEMP.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVarTuple
 
 from stsguard.log import logger
 from stsguard.metrics import Counter
 
 log = logger(__name__)
+Ts = TypeVarTuple("Ts")
 crashes = Counter("task_crashes_total", "Tasks that ended by a fault of ours; each has its stack in the log.", "task")
 
 RESTART_SECONDS = 10.0
@@ -43,15 +45,15 @@ async def kept_up(task: str, work: Callable[[], Awaitable[object]]) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-def contained(task: str, call: Callable[[], object]) -> bool:
+def contained(task: str, call: Callable[[*Ts], object], *arguments: *Ts) -> bool:
     """Call something that must not take its caller down; a fault is reported. Whether there was none."""
-    return caught(task, call) is None
+    return caught(task, call, *arguments) is None
 
 
-def caught(task: str, call: Callable[[], object]) -> Exception | None:
+def caught(task: str, call: Callable[[*Ts], object], *arguments: *Ts) -> Exception | None:
     """As `contained`; the fault, where there was one."""
     try:
-        call()
+        call(*arguments)
     except Exception as exc:  # noqa: BLE001 (this is the supervisor)
         report(task, exc)
         return exc

@@ -87,7 +87,7 @@ class LookupService:
         pending = PendingReply(framed, request.dialect, self._demands.destination(next_hop.host, next_hop.port))
         # A bracketed key is served by its override alone: without one it must not get the domain's answer.
         pending.is_kept = next_hop.kind is not KeyKind.BRACKETED
-        if caught("look-up", partial(self._begin, pending)) is not None:
+        if caught("look-up", self._begin, pending) is not None:
             faults.inc("crash")
             return self.fault_reply
         return pending if pending.reply is None else pending.reply
@@ -98,19 +98,22 @@ class LookupService:
             pending.reply = self._reply(pending, begun)
         else:
             self._pending.add(pending)
-            begun.add_done_callback(partial(self._decided, pending))
+            begun.then(partial(self._decided, pending))
 
-    def _decided(self, pending: "PendingReply", flight: "asyncio.Task[Demand]") -> None:
+    def _decided(self, pending: "PendingReply", outcome: Demand | BaseException) -> None:
         self._pending.discard(pending)
         if pending.reply is not None:
             return  # it took too long
-        if flight.cancelled():
+        if isinstance(outcome, asyncio.CancelledError):
             faults.inc("cancelled")
             pending.settle(self.fault_reply)
-        elif (exc := flight.exception()) is not None:
-            self._fail(pending, exc)
-        elif (fault := caught("look-up", lambda: pending.settle(self._reply(pending, flight.result())))) is not None:
+        elif isinstance(outcome, BaseException):
+            self._fail(pending, outcome)
+        elif (fault := caught("look-up", self._settle, pending, outcome)) is not None:
             self._fail(pending, fault)
+
+    def _settle(self, pending: "PendingReply", demand: Demand) -> None:
+        pending.settle(self._reply(pending, demand))
 
     def _fail(self, pending: "PendingReply", exc: BaseException) -> None:
         """A fault of ours: the mail waits, it is never sent with less."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractContextManager
 from datetime import date, datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:  # some of these modules take their time to load, and no annotation is looked at
     from stsguard.core.dane import Answer, MxRecord, TlsaRecord
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # some of these modules take their time to load, and no annot
     from stsguard.names import Domain
 
 IPAddress = IPv4Address | IPv6Address
+T_co = TypeVar("T_co", covariant=True)
 
 
 class Clock(Protocol):
@@ -39,12 +40,26 @@ class Clock(Protocol):
         """Seconds that only ever grow, also while the machine sleeps (CLOCK_BOOTTIME)."""
 
 
+class Cancellable(Protocol):
+    """Work under way."""
+
+    def cancel(self) -> object:
+        """Nobody waits for it any longer."""
+
+
+class Lookup(Awaitable[T_co], Cancellable, Protocol[T_co]):
+    """A look-up that is under way, and tells of its outcome without the turn of the event loop that a future takes."""
+
+    def then(self, call: Callable[[T_co | BaseException], object]) -> None:
+        """Have `call`, which raises nothing, told of the outcome as soon as it is there."""
+
+
 class Resolver(Protocol):
     """DNS look-ups that tell an answer, a denial and a failure apart (RFC 7672 §2.1.1).
 
     Each follows CNAMEs to the end. `Answer.secure` is true only where the resolver is trusted to validate and every
     step of the chain was secure. All raise `LookupFailed` when they are awaited; none raises anything else. What is no
-    `async` function may be under way as soon as it is called.
+    `async` function may be under way as soon as it is called, and give a `Lookup`.
     """
 
     def lookup_txt(self, name: Domain) -> Awaitable[Answer[bytes]]:
@@ -53,10 +68,13 @@ class Resolver(Protocol):
     def lookup_mx(self, name: Domain) -> Awaitable[Answer[MxRecord]]:
         """MX records as published, null MX included (RFC 7505)."""
 
-    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPAddress]:
+    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
         """A and AAAA records together: secure only if both answers are; failed if either look-up failed
-        and the other gave no address. With `one_family` those of one may be missing where the other has an address and
-        no answer is secure: whether there is an address and how secure it is are known all the same."""
+        and the other gave no address."""
+
+    def lookup_some_addresses(self, name: Domain) -> Awaitable[Answer[IPAddress]]:
+        """As `lookup_addresses`, but those of one family may be missing where the other has an address and no answer
+        is secure: whether there is an address and how secure it is are known all the same."""
 
     async def lookup_tlsa(self, name: Domain) -> Answer[TlsaRecord]:
         """TLSA records at `name`, which carries its port and protocol labels already."""

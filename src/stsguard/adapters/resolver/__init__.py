@@ -9,7 +9,7 @@ security, so such a look-up fails. Only addresses are cut, since no decision dep
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -32,10 +32,11 @@ from stsguard.adapters.resolver.exchange import (
     question_of,
     read_answer,
 )
+from stsguard.adapters.resolver.lookup import Lookup
 from stsguard.adapters.resolver.plain import PlainAnswer, Question, make_question
 from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
 from stsguard.adapters.resolver.slots import Slots
-from stsguard.adapters.resolver.udp import Nameserver, Query, UdpQueries
+from stsguard.adapters.resolver.udp import Nameserver, UdpQueries
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord, TlsaRecord
 from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.metrics import Counter
@@ -102,12 +103,13 @@ class DnsResolver:
         self._nameservers = tuple(nameservers)
         self._timeout = timeout_seconds
         self._try_timeout = try_timeout_seconds
+        self._first_try = min(timeout_seconds, try_timeout_seconds)
         self._udp = {server: UdpQueries(server, read_answer) for server in self._nameservers}
         self._slots = Slots(concurrency)
-        self._going_on: set[asyncio.Task[None]] = set()
+        self._going_on: set[asyncio.Task[Answer[Any]]] = set()
         self._silent_until: dict[Nameserver, float] = {}
 
-    def lookup_txt(self, name: Domain) -> "asyncio.Future[Answer[bytes]]":
+    def lookup_txt(self, name: Domain) -> Lookup[Answer[bytes]]:
         """TXT records, each with its strings joined without blanks (RFC 8461 §3.1).
 
         Raises:
@@ -115,7 +117,7 @@ class DnsResolver:
         """
         return self._start(name, dns.rdatatype.TXT)
 
-    def lookup_mx(self, name: Domain) -> "asyncio.Future[Answer[MxRecord]]":
+    def lookup_mx(self, name: Domain) -> Lookup[Answer[MxRecord]]:
         """MX records as published, null MX included (RFC 7505).
 
         Raises:
@@ -123,29 +125,28 @@ class DnsResolver:
         """
         return self._start(name, dns.rdatatype.MX)
 
-    async def lookup_addresses(self, name: Domain, *, one_family: bool = False) -> Answer[IPAddress]:
-        """A and AAAA records together, at most 25 of each. With `one_family` AAAA is asked for only where A leaves
-        something open: no address, or a secure answer.
+    def lookup_some_addresses(self, name: Domain) -> Lookup[Answer[IPAddress]]:
+        """As `lookup_addresses`, but AAAA is asked for only where A leaves something open: no address, or a secure
+        answer. That is the short way of nearly every MX host without a policy.
 
         Raises:
             LookupFailed: either look-up failed and the other gave no address.
         """
-        if one_family:
-            # The short way of nearly every MX host without a policy.
-            try:
-                found = await self._start(name, dns.rdatatype.A)
-            except LookupFailed as exc:
-                return _both_families([exc, await _or_failure(self._start(name, dns.rdatatype.AAAA))])
-            if found.status is AnswerStatus.FOUND and not found.secure:
-                return _cut(found)
-            return _both_families([found, await _or_failure(self._start(name, dns.rdatatype.AAAA))])
+        return self._start(name, dns.rdatatype.A, one_family=True)
+
+    async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
+        """A and AAAA records together, at most 25 of each.
+
+        Raises:
+            LookupFailed: either look-up failed and the other gave no address.
+        """
         # Both are under way before either is waited for.
         asked = [self._start(name, rdtype) for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
         try:
-            return _both_families([await _or_failure(future) for future in asked])
+            return _both_families([await _or_failure(lookup) for lookup in asked])
         finally:
-            for future in asked:
-                future.cancel()
+            for lookup in asked:
+                lookup.cancel()
 
     async def lookup_tlsa(self, name: Domain) -> Answer[TlsaRecord]:
         """TLSA records at `name`, which carries its port and protocol labels already.
@@ -204,61 +205,60 @@ class DnsResolver:
             return True
         return False
 
-    def _start(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> "asyncio.Future[Answer[Any]]":
+    def _start(self, name: Domain, rdtype: dns.rdatatype.RdataType, *, one_family: bool = False) -> Lookup[Answer[Any]]:
         """A look-up that is under way when this returns.
 
         A plain answer from the first nameserver completes it without a task; anything else is gone on with in one.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer[Any]] = loop.create_future()
+        now = asyncio.get_running_loop().time()
         question = make_question(name, rdtype)
+        unaskable = question is None
+        if question is None:
+            question = Question(name, rdtype, b"")
+        lookup: Lookup[Answer[Any]] = Lookup(question, now, now + self._first_try, self._arrived, one_family=one_family)
         first = self._nameservers[0]
-        now = loop.time()
-        if question is None or (self._silent_until and first in self._silent_until) or not self._slots.take():
-            self._go_on(future, name, rdtype, now + self._timeout, UNASKED)
+        if unaskable or (self._silent_until and first in self._silent_until) or not self._slots.take():
+            self._go_on(lookup, UNASKED)
         else:
-            query = _Lookup(question, now + min(self._timeout, self._try_timeout), self, future, now)
-            self._udp[first].send(query)
-        return future
+            self._udp[first].send(lookup)
+        return lookup
 
-    def _arrived(self, lookup: "_Lookup", outcome: Outcome) -> None:
+    def _arrived(self, lookup: Lookup[Answer[Any]], outcome: Outcome) -> None:
         self._slots.release()
-        future, question = lookup.future, lookup.question
-        if future.done():
+        if lookup.outcome is not None:
             return  # nobody waits any longer
+        question = lookup.question
+        if type(outcome) is not PlainAnswer or not (not outcome.records or _is_within_limits(outcome, question.rdtype)):
+            self._go_on(lookup, outcome)
+            return
+        QUERIES.inc("answered")
         name = cast(Domain, question.name)
-        if type(outcome) is PlainAnswer and (not outcome.records or _is_within_limits(outcome, question.rdtype)):
-            QUERIES.inc("answered")
-            secure = outcome.authentic and self.trust_ad
-            future.set_result(Answer(outcome.status, outcome.records, name, outcome.ttl, secure))
+        secure = outcome.authentic and self.trust_ad
+        answer: Answer[Any] = Answer(outcome.status, outcome.records, name, outcome.ttl, secure)
+        if lookup.one_family and (secure or not outcome.records):
+            self._work_on(lookup, self._with_other_family(name, answer))
         else:
-            rdtype = dns.rdatatype.RdataType(question.rdtype)
-            self._go_on(future, name, rdtype, lookup.begun_at + self._timeout, outcome)
+            lookup.settle(answer)
 
-    def _go_on(
-        self,
-        future: "asyncio.Future[Answer[Any]]",
-        name: Domain,
-        rdtype: dns.rdatatype.RdataType,
-        deadline: float,
-        outcome: Outcome | Unasked,
-    ) -> None:
-        async def go_on() -> None:
-            try:
-                answer = await self._lookup(name, rdtype, deadline, outcome)
-            except LookupFailed as exc:
-                if not future.done():
-                    future.set_exception(exc)
-                    future.exception()  # nobody may be left to hear of it
-            else:
-                if not future.done():
-                    future.set_result(answer)
+    def _go_on(self, lookup: Lookup[Answer[Any]], outcome: Outcome | Unasked) -> None:
+        name, rdtype = cast(Domain, lookup.question.name), dns.rdatatype.RdataType(lookup.question.rdtype)
+        work = self._lookup(name, rdtype, lookup.begun_at + self._timeout, outcome)
+        self._work_on(lookup, self._one_family(name, work) if lookup.one_family else work)
 
-        task = asyncio.create_task(go_on(), name=f"look up {name}")
+    def _work_on(self, lookup: Lookup[Answer[Any]], work: Coroutine[Any, Any, Answer[Any]]) -> None:
+        task = lookup.task = asyncio.create_task(work, name=f"look up {lookup.question.name}")
         self._going_on.add(task)
-        task.add_done_callback(partial(_landed, future))
+        task.add_done_callback(partial(_landed, lookup))
         task.add_done_callback(self._going_on.discard)
-        future.add_done_callback(lambda _future: task.cancel())
+
+    async def _one_family(self, name: Domain, work: Awaitable[Answer[Any]]) -> Answer[IPAddress]:
+        return await self._with_other_family(name, await _or_failure(work))
+
+    async def _with_other_family(self, name: Domain, found: Answer[IPAddress] | LookupFailed) -> Answer[IPAddress]:
+        """What A gave, where it leaves nothing open, else with what AAAA gives."""
+        if isinstance(found, Answer) and found.status is AnswerStatus.FOUND and not found.secure:
+            return _cut(found)
+        return _both_families([found, await _or_failure(self._start(name, dns.rdatatype.AAAA))])
 
     async def _lookup(
         self,
@@ -359,28 +359,6 @@ class DnsResolver:
             raise LookupFailed(LookupReason.TIMEOUT, describe(question), "too many queries under way") from exc
 
 
-class _Lookup(Query[Response | None]):
-    """The first query of a look-up."""
-
-    __slots__ = ("begun_at", "future", "resolver")
-
-    def __init__(
-        self,
-        question: Question,
-        deadline: float,
-        resolver: DnsResolver,
-        future: "asyncio.Future[Answer[Any]]",
-        begun_at: float,
-    ) -> None:
-        super().__init__(question, deadline)
-        self.resolver = resolver
-        self.future = future
-        self.begun_at = begun_at
-
-    def done(self, outcome: Outcome) -> None:
-        self.resolver._arrived(self, outcome)
-
-
 def _step(response: Response, owner: dns.name.Name, rdtype: dns.rdatatype.RdataType, question: str) -> Step:
     """What one response says, its records as our values."""
     if isinstance(response, PlainAnswer):
@@ -389,21 +367,16 @@ def _step(response: Response, owner: dns.name.Name, rdtype: dns.rdatatype.RdataT
     return replace(step, records=tuple(map(_CONVERT.get(rdtype, str), step.records)))
 
 
-async def _or_failure(future: "asyncio.Future[Answer[Any]]") -> Answer[Any] | LookupFailed:
+async def _or_failure(work: Awaitable[Answer[Any]]) -> Answer[Any] | LookupFailed:
     try:
-        return await future
+        return await work
     except LookupFailed as exc:
         return exc
 
 
-def _landed(future: "asyncio.Future[Answer[Any]]", task: "asyncio.Task[None]") -> None:
+def _landed(lookup: Lookup[Answer[Any]], task: "asyncio.Task[Answer[Any]]") -> None:
     """Whoever waits gets a fault of ours as well, or the end of the task."""
-    if future.done():
-        return
-    if task.cancelled():
-        future.cancel()
-    elif (exc := task.exception()) is not None:
-        future.set_exception(exc)
+    lookup.settle(asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
 
 
 def _is_within_limits(answer: PlainAnswer, rdtype: int) -> bool:

@@ -1,0 +1,76 @@
+"""A look-up that is under way: it tells whoever wants to know, and can be awaited as well (`ports.Lookup`).
+
+Not a future: that would tell by way of the event loop, which takes a turn of it and as long as reading the answer.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+from stsguard.adapters.resolver.exchange import Outcome, Response
+from stsguard.adapters.resolver.plain import Question
+from stsguard.adapters.resolver.udp import Query
+
+T = TypeVar("T")
+
+
+class Lookup(Query[Response | None], Generic[T]):
+    """Begins as the query that `arrived` is told of; `one_family` is for `lookup_some_addresses`."""
+
+    __slots__ = ("_arrived", "_calls", "begun_at", "one_family", "outcome", "task")
+
+    def __init__(
+        self,
+        question: Question,
+        begun_at: float,
+        deadline: float,
+        arrived: "Callable[[Lookup[T], Outcome], None]",
+        *,
+        one_family: bool = False,
+    ) -> None:
+        super().__init__(question, deadline)
+        self.begun_at = begun_at
+        self.one_family = one_family
+        self.outcome: T | BaseException | None = None
+        self.task: asyncio.Task[T] | None = None  # where more than the first query is needed
+        self._arrived = arrived
+        self._calls: list[Callable[[T | BaseException], object]] = []
+
+    def done(self, outcome: Outcome) -> None:
+        """The first query is over."""
+        self._arrived(self, outcome)
+
+    def then(self, call: Callable[[T | BaseException], object]) -> None:
+        """Have `call` told of the outcome, once and as soon as it is there. It must not raise anything."""
+        if self.outcome is None:
+            self._calls.append(call)
+        else:
+            call(self.outcome)
+
+    def settle(self, outcome: T | BaseException) -> None:
+        """This is what came of it."""
+        if self.outcome is None:
+            self.outcome = outcome
+            for call in self._calls:
+                call(outcome)
+
+    def cancel(self) -> None:
+        """Nobody waits any longer, and nobody is told."""
+        if self.outcome is None:
+            self._calls.clear()
+            self.outcome = asyncio.CancelledError()
+            if self.task is not None:
+                self.task.cancel()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self.outcome is None:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.then(lambda _outcome: None if future.done() else future.set_result(None))
+            try:
+                yield from future
+            finally:
+                self.cancel()  # without effect where it is settled
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        assert self.outcome is not None  # noqa: S101 (it is settled)
+        return self.outcome
