@@ -9,6 +9,15 @@ from collections.abc import Callable, Iterator
 _registry: dict[str, "Counter | Gauge"] = {}
 
 
+class Tally:
+    """The count under certain label values, for whoever counts too often to have it found each time."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class Counter:
     """A number that only grows, by label values: `lookups = Counter("lookups", "Look-ups answered.", "answer")`."""
 
@@ -19,18 +28,27 @@ class Counter:
         self.help = help_text
         self.labels = labels
         self.count = 0  # of one without labels, for whoever counts too often to call `inc`
-        self._by_labels: dict[tuple[str, ...], int] = {}
+        self._by_labels: dict[tuple[str, ...], Tally] = {}
         _registry[self.name] = self
 
     @property
     def values(self) -> dict[tuple[str, ...], int]:
         """The present counts by label values."""
-        return self._by_labels if self.labels else {(): self.count}
+        if not self.labels:
+            return {(): self.count}
+        return {label_values: tally.count for label_values, tally in self._by_labels.items() if tally.count}
+
+    def tally(self, *label_values: str) -> Tally:
+        """What is counted under these label values, to be added to."""
+        found = self._by_labels.get(label_values)
+        if found is None:
+            found = self._by_labels[label_values] = Tally()
+        return found
 
     def inc(self, *label_values: str, by: int = 1) -> None:
         """Count `by` more under these label values, one for each label."""
         if label_values:
-            self._by_labels[label_values] = self._by_labels.get(label_values, 0) + by
+            self.tally(*label_values).count += by
         else:
             self.count += by
 

@@ -7,6 +7,7 @@ something that is no Postfix, so there is nothing to resynchronise with. The one
 from stsguard.core.errors import RequestInvalid
 
 MAX_QUERY_BYTES = 10_000  # socketmap_max_query_size of Postfix 3.12, without the framing
+_MAX_QUERY_DIGITS = len(str(MAX_QUERY_BYTES))
 
 
 def encode(payload: bytes) -> bytes:
@@ -24,7 +25,7 @@ def split(buffer: bytes, limit_bytes: int = MAX_QUERY_BYTES) -> tuple[list[bytes
     """
     found: list[bytes] = []
     position = 0
-    digits_limit = len(str(limit_bytes))
+    digits_limit = _MAX_QUERY_DIGITS if limit_bytes == MAX_QUERY_BYTES else len(str(limit_bytes))
     while position < len(buffer):
         colon = buffer.find(b":", position, position + digits_limit + 1)
         digits = buffer[position : colon if colon >= 0 else position + digits_limit + 1]

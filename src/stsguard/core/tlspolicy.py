@@ -72,6 +72,8 @@ class Row(Enum):
         self.text = text
         self.section = section
 
+    __hash__ = object.__hash__  # there is one of each; an Enum's own is Python code, and every decision counts its row
+
 
 class StsStatus(StrEnum):
     """What is known of the domain's MTA-STS policy."""
@@ -179,7 +181,7 @@ def enforced_by(override: Override, policy: Policy | None) -> Policy | None:
 
 def _without_tlsa(host: MxHost) -> MxHost:
     """The host as it is where nobody asks for TLSA records: only a failed address look-up still takes it out."""
-    if host.tlsa_status is TlsaStatus.UNREACHABLE or (
+    if host.tlsa_status in (TlsaStatus.ABSENT, TlsaStatus.UNREACHABLE) or (
         host.tlsa_status is TlsaStatus.FAILED and host.tlsa_failure is None
     ):
         return host

@@ -46,6 +46,7 @@ RENEWAL_CONCURRENCY = 32
 EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
 REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others are decided when they are asked for
 FOR_EVER = float("inf")
+_VERIFIED = (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY)  # replies for the hosts of which our own verification counts
 _ROW_LABELS = {row: row.name.lower() for row in Row}
 NOBODY: frozenset[Domain] = frozenset()  # one for all: an empty set is as large as one of five
 NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
@@ -127,10 +128,9 @@ class Deciding:
 
     def settle(self, outcome: Demand | BaseException) -> None:
         """This is what came of it."""
-        if self.outcome is None:
-            self.outcome = outcome
-            for call in self._calls:
-                call(outcome)
+        self.outcome = outcome
+        for call in self._calls:
+            call(outcome)
 
 
 class Demands:
@@ -245,8 +245,9 @@ class Demands:
             self._land(flight, fault)
 
     def _land(self, flight: "Deciding", outcome: Demand | BaseException) -> None:
-        flight.destination.flight = None
-        flight.settle(outcome)
+        if flight.outcome is None:  # else it has failed before
+            flight.destination.flight = None
+            flight.settle(outcome)
 
     def _gather(self, flight: "Deciding") -> None:
         next_hop = flight.destination.next_hop
@@ -255,7 +256,7 @@ class Demands:
         if override is not None and override.kind is not OverrideKind.ENFORCE:
             state = StsState(StsStatus.ABSENT, detail="not looked up: override")
             flight.mx, flight.state = NO_LOOKUP, StateUntil(state, FOR_EVER)
-            self._decide_where_gathered(flight)
+            self._decide_gathered(flight)
             return
         # The discovery of the policy goes on by itself meanwhile.
         flight.state = self._cache.peek(next_hop, flight.ahead_seconds)
@@ -263,7 +264,11 @@ class Demands:
             self._cache.discover(next_hop, self._wait_seconds, partial(self._state_found, flight))
 
         def one_family() -> bool:
-            return override is None and not self._cache.may_have_policy(next_hop)
+            if override is not None:
+                return False
+            if flight.state is not None:
+                return flight.state.state.status is StsStatus.ABSENT
+            return not self._cache.may_have_policy(next_hop)
 
         MxLookup(self._resolver, flight.destination.port, one_family, partial(self._mx_found, flight)).begin(next_hop)
 
@@ -272,24 +277,28 @@ class Demands:
             self._fail(flight, outcome)
         else:
             flight.state = outcome
-            self._contain(self._decide_where_gathered, flight)
+            if flight.mx is not None:
+                self._contain(self._decide_gathered, flight)
 
     def _mx_found(self, flight: "Deciding", outcome: MxEvidence | MxLookupFailure | BaseException) -> None:
         if isinstance(outcome, BaseException):
             self._fail(flight, outcome)
         else:
             flight.mx = outcome
-            self._contain(self._decide_where_gathered, flight)
+            if flight.state is not None:
+                self._contain(self._decide_gathered, flight)
 
     def _fail(self, flight: "Deciding", exc: BaseException) -> None:
         if not isinstance(exc, asyncio.CancelledError):
             report("decision", exc)
         self._land(flight, exc)
 
-    def _decide_where_gathered(self, flight: "Deciding") -> None:
+    def _decide_gathered(self, flight: "Deciding") -> None:
         mx, state, destination = flight.mx, flight.state, flight.destination
-        if mx is None or state is None or flight.outcome is not None:
-            return
+        assert mx is not None  # noqa: S101 (both have been gathered)
+        assert state is not None  # noqa: S101
+        if flight.outcome is not None:
+            return  # it has failed before
         if flight.generation != self._generation:
             # An override has come, or trust in the resolver has gone, while it was gathered.
             self._gather(flight)
@@ -317,30 +326,30 @@ class Demands:
             override=override,
             port=destination.port,
             postfix_can_dane=self.postfix_can_dane,
-            verdicts=self._verifier.verdicts(hosts),
+            verdicts=self._verifier.verdicts(hosts) if override is not None or state.state.policy is not None else {},
         )
         decisions.inc(decision.reply, _ROW_LABELS[decision.row])
         demand = Demand(mx, state.state, override, decision, self._clock.now())
+        now = self._clock.monotonic()
         packed, before = pack(mx, state.state, decision), destination.packed[_DECIDED.size :]
-        demand.packed = _DECIDED.pack(self._clock.monotonic(), demand.decided_at.timestamp()) + packed
+        demand.packed = _DECIDED.pack(now, demand.decided_at.timestamp()) + packed
         destination.packed, destination.override = demand.packed, override
-        destination.expires_at = self._expiry(destination, state)
+        destination.expires_at = self._expiry(destination, state, now)
         if packed != before:
             if before:
                 self._unwatch_hosts(destination, before)
             self._watch_hosts(destination, packed)
             if not before or unpack(before)[2] != unpack(packed)[2]:
                 self._log(destination, demand)
-        if decision.reply in (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY) or _is_testing(state.state):
+        if decision.reply in _VERIFIED or _is_testing(state.state):
             self._verifier.request(hosts)
         self._note_strangers(destination, demand)
         self._tender.used(destination.next_hop)
-        self._schedule(destination)
+        self._schedule(destination, now)
         self.on_decided(destination, demand)
         return demand
 
-    def _expiry(self, destination: Destination, state: StateUntil) -> float:
-        now = self._clock.monotonic()
+    def _expiry(self, destination: Destination, state: StateUntil, now: float) -> float:
         # A policy is never applied beyond its max_age. "No policy" may last a little longer than its own life, so that
         # a reply is not renewed ever faster towards its end; a fetch that lands decides anew anyway.
         least = 0.0 if state.state.status is StsStatus.IN_FORCE else REPLY_TTL_SECONDS[0]
@@ -452,12 +461,12 @@ class Demands:
     def _of(self, next_hop: Domain) -> list[Destination]:
         first = self._destinations.get(next_hop)
         found = [first] if first is not None else []
-        found += [self._destinations[next_hop, port] for port in self._other_ports.get(next_hop, ())]
+        if self._other_ports:
+            found += [self._destinations[next_hop, port] for port in self._other_ports.get(next_hop, ())]
         return found
 
-    def _schedule(self, destination: Destination) -> None:
+    def _schedule(self, destination: Destination, now: float) -> None:
         if self._is_here(destination):  # else a flood has pushed it out while it was decided
-            now = destination.decided_at
             self._renewals.put(destination, now + (destination.expires_at - now) * RENEWAL_SHARE)
 
     async def run(self) -> None:
@@ -526,4 +535,4 @@ def _gives_less(demand: Demand) -> bool:
     if demand.sts.status in (StsStatus.UNAVAILABLE, StsStatus.PENDING) and demand.mx is not NO_LOOKUP:
         return True
     hosts = demand.mx.hosts if isinstance(demand.mx, MxEvidence) else ()
-    return any(host.tlsa_status is TlsaStatus.FAILED for host in hosts)
+    return TlsaStatus.FAILED in [host.tlsa_status for host in hosts]

@@ -40,11 +40,14 @@ class _Flight:
     """`found` None: the record is not known yet. `is_read`: the store has been read, or can't be; only where it has
     been it counts as `readable`, and `stored` is what it holds."""
 
-    __slots__ = ("found", "is_read", "lookup", "policy_domain", "readable", "reading", "stored", "task", "waiters")
+    __slots__ = (
+        *("answer", "found", "is_read", "lookup", "policy_domain", "readable", "reading", "stored", "task", "waiters"),
+    )
 
     def __init__(self, policy_domain: Domain) -> None:
         self.policy_domain = policy_domain
         self.lookup: Cancellable | None = None
+        self.answer: Answer[bytes] | None = None  # not looked at yet
         self.found: RecordLookup | None = None
         self.reading: asyncio.Future[StoredPolicy | None] | None = None
         self.is_read = False
@@ -151,13 +154,9 @@ class Flights:
         elif isinstance(outcome, BaseException):
             self._crash(flight, outcome)
             return
-        elif (exc := caught("discovery", self._read_record, flight, outcome)) is not None:
-            self._crash(flight, exc)
-            return
+        else:
+            flight.answer = outcome
         self._go_on(flight)
-
-    def _read_record(self, flight: _Flight, answer: Answer[bytes]) -> None:
-        flight.found = read_record(answer)
 
     def _read_store(self, flight: _Flight) -> None:
         saver = self._cache.saver
@@ -219,6 +218,8 @@ class Flights:
 
     def _take_next_step(self, flight: _Flight) -> None:
         cache = self._cache
+        if flight.answer is not None:
+            flight.found, flight.answer = read_record(flight.answer), None
         if not flight.is_read:
             return
         if flight.stored is not None:
@@ -270,7 +271,8 @@ class Flights:
     def _end(self, flight: _Flight) -> None:
         if self._under_way.get(flight.policy_domain) is flight:
             del self._under_way[flight.policy_domain]
-        self._reading.discard(flight)
+        if flight.reading is not None:
+            self._reading.discard(flight)
         flight.cancel()
         for waiter in flight.waiters:
             waiter.limit.discard(waiter)

@@ -150,9 +150,11 @@ class PolicyCache:
         if entry is not None:
             return self.in_force(entry)
         negative = self.negative(policy_domain)
-        if negative is None or (not negative.failures and negative.until <= self._after(ahead_seconds)):
+        if negative is None or (
+            ahead_seconds and not negative.failures and negative.until <= self._after(ahead_seconds)
+        ):
             return None
-        return StateUntil(negative.state, negative.until)
+        return negative
 
     async def state(self, policy_domain: Domain, wait_seconds: float, ahead_seconds: float = 0.0) -> StateUntil:
         """The state of a domain, discovered if need be; after `wait_seconds` PENDING, while discovery goes on."""
@@ -241,10 +243,11 @@ class PolicyCache:
         entry = self.entry(policy_domain)
         if entry is not None:  # it came from the store meanwhile
             return self.in_force(entry)
+        if policy_domain in self._negative:
+            self._negative.move_to_end(policy_domain)
         self._negative[policy_domain] = negative
-        self._negative.move_to_end(policy_domain)
         self._make_room()
-        return StateUntil(negative.state, negative.until)
+        return negative
 
     def _make_room(self) -> None:
         """Drop "no policy" and, only when few of those are left, policies of mode none: those go from memory alone."""

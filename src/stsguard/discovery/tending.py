@@ -140,8 +140,10 @@ class PolicyTender:
     def used(self, policy_domain: Domain) -> None:
         """A decision was made by this policy: where its id was not checked for an interval, that is due now."""
         entry = self._cache.entry(policy_domain)
+        if entry is None:
+            return
         now = self._cache.clock.monotonic()
-        if entry is not None and entry.checked_at + self._cache.id_check_seconds <= now < entry.id_check_at:
+        if entry.checked_at + self._cache.id_check_seconds <= now < entry.id_check_at:
             self.recheck_soon(policy_domain)
 
     def recheck_soon(self, policy_domain: Domain) -> None:

@@ -73,20 +73,19 @@ class LookupService:
             outcome(log, logging.ERROR, "look-up in an unknown map, check main.cf", reason=exc)
             return PERM_UNKNOWN_MAP
         next_hop = parse_next_hop(request.key)
-        misses.inc(next_hop.kind.value)
-        match next_hop.kind:
-            case KeyKind.PARENT | KeyKind.ADDRESS:
-                # RFC 8461 §3.4: no policy from the parent zone, and none for address literals.
-                return NOTFOUND_REPLY
-            case KeyKind.INVALID:
-                outcome(log, logging.WARNING, "key is no domain name, mail to it waits", key=ascii(request.key))
-                return NOTFOUND_REPLY if self._cache.observe else TEMP_NO_NAME
-            case KeyKind.BRACKETED if next_hop.host is None or self._demands.find_override(next_hop.host) is None:
-                return NOTFOUND_REPLY
-        assert next_hop.host is not None  # noqa: S101 (a domain or bracketed key has its host)
+        kind = next_hop.kind
+        misses.inc(kind)
+        if kind is KeyKind.PARENT or kind is KeyKind.ADDRESS:
+            # RFC 8461 §3.4: no policy from the parent zone, and none for address literals.
+            return NOTFOUND_REPLY
+        if next_hop.host is None:
+            outcome(log, logging.WARNING, "key is no domain name, mail to it waits", key=ascii(request.key))
+            return NOTFOUND_REPLY if self._cache.observe else TEMP_NO_NAME
+        if kind is KeyKind.BRACKETED and self._demands.find_override(next_hop.host) is None:
+            return NOTFOUND_REPLY
         pending = PendingReply(framed, request.dialect, self._demands.destination(next_hop.host, next_hop.port))
         # A bracketed key is served by its override alone: without one it must not get the domain's answer.
-        pending.is_kept = next_hop.kind is not KeyKind.BRACKETED
+        pending.is_kept = kind is not KeyKind.BRACKETED
         if caught("look-up", self._begin, pending) is not None:
             faults.inc("crash")
             return self.fault_reply
@@ -225,7 +224,7 @@ class LookupProtocol(asyncio.Protocol):
                 hits.count += 1
                 self._transport.write(cell.reply)  # type: ignore[union-attr]  # there is one while data comes in
                 return
-        elif (replies := self._cached(data)) is not None:
+        elif data.find(b",") < len(data) - 1 and (replies := self._cached(data)) is not None:
             self._transport.write(replies)  # type: ignore[union-attr]  # as above
             return
         try:
@@ -321,7 +320,7 @@ class LookupProtocol(asyncio.Protocol):
         idle = not self._waiting and not self._queued and not self._buffer
         self._find = self._service.cells.get if idle else _find_none
         wanted = self._writable and not self._queued and len(self._waiting) < MAX_WAITING
-        if self._transport is None or self._transport.is_closing() or wanted is self._reading:
+        if wanted is self._reading or self._transport is None or self._transport.is_closing():
             return
         self._reading = wanted
         if wanted:

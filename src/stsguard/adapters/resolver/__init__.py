@@ -44,6 +44,8 @@ from stsguard.names import Domain
 
 QUERIES = Counter("dns_queries", "DNS queries to one nameserver, by what came of them.", "outcome")
 
+ANSWERED = QUERIES.tally("answered")
+
 MAX_MX_RECORDS = 100
 MAX_TLSA_RECORDS = 100
 MAX_TXT_RECORDS = 20
@@ -231,7 +233,7 @@ class DnsResolver:
         if type(outcome) is not PlainAnswer or not (not outcome.records or _is_within_limits(outcome, question.rdtype)):
             self._go_on(lookup, outcome)
             return
-        QUERIES.inc("answered")
+        ANSWERED.count += 1
         name = cast(Domain, question.name)
         secure = outcome.authentic and self.trust_ad
         answer: Answer[Any] = Answer(outcome.status, outcome.records, name, outcome.ttl, secure)

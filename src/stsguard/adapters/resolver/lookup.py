@@ -17,7 +17,7 @@ T = TypeVar("T")
 class Lookup(Query[Response | None], Generic[T]):
     """Begins as the query that `arrived` is told of; `one_family` is for `lookup_some_addresses`."""
 
-    __slots__ = ("_arrived", "_calls", "begun_at", "one_family", "outcome", "task")
+    __slots__ = ("_call", "begun_at", "one_family", "outcome", "task")
 
     def __init__(
         self,
@@ -28,36 +28,31 @@ class Lookup(Query[Response | None], Generic[T]):
         *,
         one_family: bool = False,
     ) -> None:
-        super().__init__(question, deadline)
+        super().__init__(question, deadline, arrived)
         self.begun_at = begun_at
         self.one_family = one_family
         self.outcome: T | BaseException | None = None
         self.task: asyncio.Task[T] | None = None  # where more than the first query is needed
-        self._arrived = arrived
-        self._calls: list[Callable[[T | BaseException], object]] = []
-
-    def done(self, outcome: Outcome) -> None:
-        """The first query is over."""
-        self._arrived(self, outcome)
+        self._call: Callable[[T | BaseException], object] | None = None
 
     def then(self, call: Callable[[T | BaseException], object]) -> None:
-        """Have `call` told of the outcome, once and as soon as it is there. It must not raise anything."""
-        if self.outcome is None:
-            self._calls.append(call)
-        else:
+        """Have `call` told of the outcome, once and as soon as it is there. It must not raise anything, and only one
+        can be told."""
+        assert self._call is None  # noqa: S101 (as said above)
+        self._call = call
+        if self.outcome is not None:
             call(self.outcome)
 
     def settle(self, outcome: T | BaseException) -> None:
         """This is what came of it."""
         if self.outcome is None:
             self.outcome = outcome
-            for call in self._calls:
-                call(outcome)
+            if self._call is not None:
+                self._call(outcome)
 
     def cancel(self) -> None:
         """Nobody waits any longer, and nobody is told."""
         if self.outcome is None:
-            self._calls.clear()
             self.outcome = asyncio.CancelledError()
             if self.task is not None:
                 self.task.cancel()

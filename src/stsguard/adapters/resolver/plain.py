@@ -46,10 +46,11 @@ _HEAD_CD = struct.pack("!5H", _RD | _AD | _CD, 1, 0, 0, 1)
 # The root, OPT, payload size, flags, no data (RFC 6891 §6.1.2).
 _OPTIONS = struct.pack("!BHHIH", 0, OPT, PAYLOAD_SIZE, _DO, 0)
 _FIXED = struct.Struct("!HHIH")  # type, class, TTL, length of the RDATA
+_ASKED_RECORD = struct.Struct("!HHHIH")  # the same after an owner that is two octets, as the pointer to the question is
 _MINIMUM = struct.Struct("!I")  # the last field of a SOA (RFC 1035 §3.3.13)
 # The usual end of a message: no upper bits of an RCODE, version 0, any payload size and flags, no options.
 _PLAIN_OPT = re.compile(re.escape(struct.pack("!BH", 0, OPT)) + rb"..\0\0..\0\0", re.DOTALL)
-_ASKED = b"\xc0\x0c"  # the usual compression: a pointer to the question
+_ASKED = 0xC00C  # the usual compression: a pointer to the question
 _AROUND_NAME = 6  # octets of a question beside those of its name: the first length, the root, type and class
 _LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
 _MIN_TLSA = 4
@@ -113,26 +114,45 @@ def read_plain(wire: bytes, question: Question) -> PlainAnswer | None:
     if not question.plain:
         return None
     try:
-        return _read(wire, question)
+        _, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
+        rcode = flags & _RCODE
+        total = answers + authorities + additionals
+        if flags & _QR_OPCODE_TC != _QR or rcode not in (0, _NXDOMAIN) or questions != 1 or total > MAX_RECORDS:
+            return None
+        if not wire.startswith(question.wire, HEADER_SIZE):
+            return None
+        position = HEADER_SIZE + len(question.wire)
+        records: tuple[Value, ...] = ()
+        ttl = negative = None
+        if answers:
+            records, ttl, position = _answers(wire, position, answers, question)
+        if authorities:
+            negative, position = _authority(wire, position, authorities, question)
+        if additionals != 1 or _PLAIN_OPT.fullmatch(wire, position) is None:
+            _skip_additional(wire, position, additionals, question)
     except (_NotPlain, struct.error, IndexError):
         return None
+    if not records:
+        status, ttl = AnswerStatus.NXDOMAIN if rcode else AnswerStatus.NODATA, negative
+    elif rcode:
+        return None
+    else:
+        status = AnswerStatus.FOUND
+    return PlainAnswer(status, records, ttl, flags & _AD != 0) if ttl is not None else None
 
 
-def _read(wire: bytes, question: Question) -> PlainAnswer:
-    _, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
-    rcode = flags & _RCODE
-    total = answers + authorities + additionals
-    if flags & _QR_OPCODE_TC != _QR or rcode not in (0, _NXDOMAIN) or questions != 1 or total > MAX_RECORDS:
-        raise _NotPlain
-    if not wire.startswith(question.wire, HEADER_SIZE):
-        raise _NotPlain
-    position = HEADER_SIZE + len(question.wire)
+def _answers(wire: bytes, position: int, count: int, question: Question) -> tuple[tuple[Value, ...], int, int]:
+    """The records asked for, their least TTL, and where the section ends."""
     found: dict[bytes, Value] = {}
     least = _MAX_TTL
-    for _ in range(answers):
-        owner, position = _owner(wire, position, question)
-        rdtype, rdclass, ttl, length = _FIXED.unpack_from(wire, position)
-        position += 10
+    for _ in range(count):
+        pointer, rdtype, rdclass, ttl, length = _ASKED_RECORD.unpack_from(wire, position)
+        if pointer == _ASKED:
+            owner, position = question.name, position + 12
+        else:
+            owner, position = _name(wire, position, question)
+            rdtype, rdclass, ttl, length = _FIXED.unpack_from(wire, position)
+            position += 10
         end = position + length
         if rdtype == CNAME:
             raise _NotPlain
@@ -143,27 +163,14 @@ def _read(wire: bytes, question: Question) -> PlainAnswer:
             found.setdefault(key, value)
             least = min(least, ttl)
         position = end
-    negative = None
-    if authorities:
-        negative, position = _authority(wire, position, authorities, question)
-    if additionals != 1 or _PLAIN_OPT.fullmatch(wire, position) is None:
-        _skip_additional(wire, position, additionals, question)
-    authentic = flags & _AD != 0
-    if found:
-        if rcode == _NXDOMAIN:
-            raise _NotPlain
-        return PlainAnswer(AnswerStatus.FOUND, tuple(found.values()), least, authentic)
-    if negative is None:
-        raise _NotPlain
-    status = AnswerStatus.NXDOMAIN if rcode == _NXDOMAIN else AnswerStatus.NODATA
-    return PlainAnswer(status, (), negative, authentic)
+    return tuple(found.values()), least, position
 
 
 def _authority(wire: bytes, position: int, count: int, question: Question) -> tuple[int | None, int]:
     """RFC 2308 §5: the negative TTL that a SOA for the name asked for gives, and where the section ends."""
     negative: int | None = None
     for _ in range(count):
-        owner, position = _owner(wire, position, question)
+        owner, position = _name(wire, position, question)
         rdtype, rdclass, ttl, length = _FIXED.unpack_from(wire, position)
         position += 10
         end = position + length
@@ -194,12 +201,6 @@ def _skip_additional(wire: bytes, position: int, count: int, question: Question)
         position += 10 + length
     if position != len(wire):
         raise _NotPlain
-
-
-def _owner(wire: bytes, position: int, question: Question) -> tuple[str, int]:
-    if wire.startswith(_ASKED, position):
-        return question.name, position + 2
-    return _name(wire, position, question)
 
 
 def _name(wire: bytes, position: int, question: Question) -> tuple[str, int]:

@@ -38,8 +38,9 @@ class Slots:
 
     def release(self) -> None:
         """Give a slot back: to the first who waits, where somebody does."""
-        while self._waiting:
-            turn = self._waiting.popleft()
+        waiting = self._waiting
+        while waiting:
+            turn = waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -11,10 +11,9 @@ Tasks and timers cost more than asking and reading together.
 import asyncio
 import os
 import socket
-from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from stsguard.adapters.resolver.plain import Question, make_wire_query
 from stsguard.core.addresses import is_loopback
@@ -45,19 +44,19 @@ class NoAnswer(Exception):
 
 
 class Query(Generic[T]):
-    """A question until `deadline` by the loop's clock; `stray` is the last that came instead of an answer."""
+    """A question until `deadline` by the loop's clock. `done` is called once, with the query and the answer, with
+    `NoAnswer` when the time is over, or with why the nameserver can't be reached; `stray` is the last that came instead
+    of an answer."""
 
-    __slots__ = ("deadline", "question", "stray")
+    __slots__ = ("deadline", "done", "question", "stray")
 
-    def __init__(self, question: Question, deadline: float) -> None:
+    def __init__(
+        self, question: Question, deadline: float, done: "Callable[[Self, T | NoAnswer | OSError], object]"
+    ) -> None:
         self.question = question
         self.deadline = deadline
+        self.done = done
         self.stray: Malformed | None = None
-
-    @abstractmethod
-    def done(self, outcome: T | NoAnswer | OSError) -> None:
-        """Called once: with the answer, with `NoAnswer` when the time is over, or with why the nameserver can't be
-        reached."""
 
 
 class UdpQueries(Generic[T]):
@@ -76,7 +75,7 @@ class UdpQueries(Generic[T]):
             try:
                 sock = _Socket(self.nameserver, self._read)
             except OSError as exc:
-                asyncio.get_running_loop().call_soon(query.done, exc)
+                asyncio.get_running_loop().call_soon(query.done, query, exc)
                 return
             if self._shares:
                 self._open = sock
@@ -90,25 +89,18 @@ class UdpQueries(Generic[T]):
             OSError: the nameserver can't be reached.
         """
         loop = asyncio.get_running_loop()
-        query: _Awaited[T] = _Awaited(question, loop.time() + timeout_seconds, loop.create_future())
-        self.send(query)
-        return await query.future
+        future: asyncio.Future[T] = loop.create_future()
 
+        def done(_query: Query[T], outcome: T | NoAnswer | OSError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, NoAnswer | OSError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
 
-class _Awaited(Query[T]):
-    __slots__ = ("future",)
-
-    def __init__(self, question: Question, deadline: float, future: asyncio.Future[T]) -> None:
-        super().__init__(question, deadline)
-        self.future = future
-
-    def done(self, outcome: T | NoAnswer | OSError) -> None:
-        if self.future.done():
-            return
-        if isinstance(outcome, NoAnswer | OSError):
-            self.future.set_exception(outcome)
-        else:
-            self.future.set_result(outcome)
+        self.send(Query(question, loop.time() + timeout_seconds, done))
+        return await future
 
 
 class _Socket(Generic[T]):
@@ -131,11 +123,13 @@ class _Socket(Generic[T]):
             raise
 
     def send(self, query: Query[T]) -> None:
-        query_id = self._new_id()
+        query_id = next(self._ids, None)
+        if query_id is None or query_id in self._waiting:
+            query_id = self._new_id()
         try:
             self._sock.send(make_wire_query(query.question, query_id))
         except OSError as exc:
-            self._loop.call_soon(query.done, exc)
+            self._loop.call_soon(query.done, query, exc)
             self._close_unless_needed()
             return
         self._waiting[query_id] = query
@@ -162,7 +156,7 @@ class _Socket(Generic[T]):
         for query_id, query in tuple(self._waiting.items()):
             if query.deadline <= now:
                 del self._waiting[query_id]
-                query.done(NoAnswer(query.stray))
+                query.done(query, NoAnswer(query.stray))
         if self._waiting:
             self._set_timer(min(query.deadline for query in self._waiting.values()))
         self._close_unless_needed()
@@ -176,7 +170,7 @@ class _Socket(Generic[T]):
             except OSError as exc:  # an ICMP error: there is nobody, for none of the queries
                 waiting, self._waiting = self._waiting, {}
                 for each in waiting.values():
-                    each.done(exc)
+                    each.done(each, exc)
                 break
             self._take(datagram)
         self._close_unless_needed()
@@ -212,7 +206,7 @@ class _Socket(Generic[T]):
             query.stray = exc
         else:
             del self._waiting[query_id]
-            query.done(answer)
+            query.done(query, answer)
 
 
 class _Unattended(socket.socket):
