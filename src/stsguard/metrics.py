@@ -48,7 +48,10 @@ class Counter:
     def inc(self, *label_values: str, by: int = 1) -> None:
         """Count `by` more under these label values, one for each label."""
         if label_values:
-            self.tally(*label_values).count += by
+            tally = self._by_labels.get(label_values)
+            if tally is None:
+                tally = self.tally(*label_values)
+            tally.count += by
         else:
             self.count += by
 

@@ -483,7 +483,7 @@ class Demands:
         return True
 
     def _is_here(self, destination: Destination) -> bool:
-        return self.known(destination.next_hop, destination.port) is destination
+        return self._destinations.get(_key(destination.next_hop, destination.port)) is destination
 
     def _make_room(self) -> None:
         """Drop the destinations that were made longest ago and are least used: only their evidence is lost, a policy

@@ -151,6 +151,8 @@ class Flights:
     def _answered(self, flight: _Flight, outcome: Answer[bytes] | BaseException) -> None:
         if isinstance(outcome, LookupFailed):
             flight.found = RecordLookup(None, 0, str(outcome), failed=True)
+        elif isinstance(outcome, asyncio.CancelledError):
+            return  # the daemon ends
         elif isinstance(outcome, BaseException):
             self._crash(flight, outcome)
             return
@@ -257,16 +259,14 @@ class Flights:
 
     def _land(self, flight: _Flight, state: StateUntil) -> None:
         self._end(flight)
-        for waiter in flight.waiters:
-            waiter.tell(state)
+        self._tell(flight, state)
         self._cache.on_change(flight.policy_domain)
 
     def _crash(self, flight: _Flight, exc: BaseException) -> None:
         """A fault of ours: those who wait answer TEMP; where nobody waits any longer it would be lost."""
         report("discovery", exc)
         self._end(flight)
-        for waiter in flight.waiters:
-            waiter.tell(exc)
+        self._tell(flight, exc)
 
     def _end(self, flight: _Flight) -> None:
         if self._under_way.get(flight.policy_domain) is flight:
@@ -276,3 +276,9 @@ class Flights:
         flight.cancel()
         for waiter in flight.waiters:
             waiter.limit.discard(waiter)
+
+    def _tell(self, flight: _Flight, outcome: StateUntil | BaseException) -> None:
+        # Flight, waiters and look-up no longer refer to each other, so they go at once and not when garbage is sought.
+        waiters, flight.waiters, flight.lookup = flight.waiters, [], None
+        for waiter in waiters:
+            waiter.tell(outcome)

@@ -15,13 +15,15 @@ class TimeLimit(Generic[K]):
         self._expire = expire
         self._ends: dict[K, float] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that the timer is set in
 
     def add(self, key: K) -> None:
         """`key` waits from now on."""
-        loop = asyncio.get_running_loop()
-        end = self._ends[key] = loop.time() + self._seconds
+        if self._timer is None or self._loop is None:
+            self._loop = asyncio.get_running_loop()  # not asked for each time, since it takes a system call
+        end = self._ends[key] = self._loop.time() + self._seconds
         if self._timer is None:
-            self._timer = loop.call_at(end, self._look)
+            self._timer = self._loop.call_at(end, self._look)
 
     def discard(self, key: K) -> None:
         """`key` waits no longer, where it did."""

@@ -31,6 +31,7 @@ from stsguard.outbound.replies import NOTFOUND_REPLY, TEMP_FAULT, Cell, ReplyCac
 log = logger(__name__)
 hits = Counter("lookups_cached_total", "Look-ups answered from the reply cache.")
 misses = Counter("lookups_decided_total", "Look-ups for which a decision was waited for, by kind of key.", "kind")
+_MISSES = {kind: misses.tally(kind.value) for kind in KeyKind}
 bad_requests = Counter("lookup_bad_requests_total", "Connections closed, or requests refused, as no socketmap.", "kind")
 faults = Counter("lookup_faults_total", "Look-ups answered TEMP since we failed.", "kind")
 connections = Counter("lookup_connections_total", "Connections accepted.")
@@ -74,7 +75,7 @@ class LookupService:
             return PERM_UNKNOWN_MAP
         next_hop = parse_next_hop(request.key)
         kind = next_hop.kind
-        misses.inc(kind)
+        _MISSES[kind].count += 1
         if kind is KeyKind.PARENT or kind is KeyKind.ADDRESS:
             # RFC 8461 §3.4: no policy from the parent zone, and none for address literals.
             return NOTFOUND_REPLY

@@ -212,12 +212,11 @@ class DnsResolver:
 
         A plain answer from the first nameserver completes it without a task; anything else is gone on with in one.
         """
-        now = asyncio.get_running_loop().time()
         question = make_question(name, rdtype)
         unaskable = question is None
         if question is None:
             question = Question(name, rdtype, b"")
-        lookup: Lookup[Answer[Any]] = Lookup(question, now, now + self._first_try, self._arrived, one_family=one_family)
+        lookup: Lookup[Answer[Any]] = Lookup(question, self._first_try, self._arrived, one_family=one_family)
         first = self._nameservers[0]
         if unaskable or (self._silent_until and first in self._silent_until) or not self._slots.take():
             self._go_on(lookup, UNASKED)
@@ -244,7 +243,10 @@ class DnsResolver:
 
     def _go_on(self, lookup: Lookup[Answer[Any]], outcome: Outcome | Unasked) -> None:
         name, rdtype = cast(Domain, lookup.question.name), dns.rdatatype.RdataType(lookup.question.rdtype)
-        work = self._lookup(name, rdtype, lookup.begun_at + self._timeout, outcome)
+        # Where the query could not be sent, no time has gone by; to ask the loop for it costs a system call.
+        tried_until = lookup.deadline or asyncio.get_running_loop().time() + lookup.timeout_seconds
+        deadline = tried_until - lookup.timeout_seconds + self._timeout
+        work = self._lookup(name, rdtype, deadline, outcome)
         self._work_on(lookup, self._one_family(name, work) if lookup.one_family else work)
 
     def _work_on(self, lookup: Lookup[Answer[Any]], work: Coroutine[Any, Any, Answer[Any]]) -> None:

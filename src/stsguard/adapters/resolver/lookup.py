@@ -17,19 +17,17 @@ T = TypeVar("T")
 class Lookup(Query[Response | None], Generic[T]):
     """Begins as the query that `arrived` is told of; `one_family` is for `lookup_some_addresses`."""
 
-    __slots__ = ("_call", "begun_at", "one_family", "outcome", "task")
+    __slots__ = ("_call", "one_family", "outcome", "task")
 
     def __init__(
         self,
         question: Question,
-        begun_at: float,
-        deadline: float,
+        timeout_seconds: float,
         arrived: "Callable[[Lookup[T], Outcome], None]",
         *,
         one_family: bool = False,
     ) -> None:
-        super().__init__(question, deadline, arrived)
-        self.begun_at = begun_at
+        super().__init__(question, timeout_seconds, arrived)
         self.one_family = one_family
         self.outcome: T | BaseException | None = None
         self.task: asyncio.Task[T] | None = None  # where more than the first query is needed
@@ -38,22 +36,25 @@ class Lookup(Query[Response | None], Generic[T]):
     def then(self, call: Callable[[T | BaseException], object]) -> None:
         """Have `call` told of the outcome, once and as soon as it is there. It must not raise anything, and only one
         can be told."""
-        assert self._call is None  # noqa: S101 (as said above)
-        self._call = call
         if self.outcome is not None:
             call(self.outcome)
+        else:
+            assert self._call is None  # noqa: S101 (as said above)
+            self._call = call
 
     def settle(self, outcome: T | BaseException) -> None:
         """This is what came of it."""
         if self.outcome is None:
             self.outcome = outcome
-            if self._call is not None:
-                self._call(outcome)
+            call, self._call = self._call, None  # whom it belongs to refers to this, and nobody has to seek garbage
+            if call is not None:
+                call(outcome)
 
     def cancel(self) -> None:
         """Nobody waits any longer, and nobody is told."""
         if self.outcome is None:
             self.outcome = asyncio.CancelledError()
+            self._call = None
             if self.task is not None:
                 self.task.cancel()
 

@@ -44,18 +44,19 @@ class NoAnswer(Exception):
 
 
 class Query(Generic[T]):
-    """A question until `deadline` by the loop's clock. `done` is called once, with the query and the answer, with
-    `NoAnswer` when the time is over, or with why the nameserver can't be reached; `stray` is the last that came instead
-    of an answer."""
+    """A question for so many seconds: until `deadline` by the loop's clock, once it is sent. `done` is called once,
+    with the query and the answer, with `NoAnswer` when the time is over, or with why the nameserver can't be reached;
+    `stray` is the last that came instead of an answer."""
 
-    __slots__ = ("deadline", "done", "question", "stray")
+    __slots__ = ("deadline", "done", "question", "stray", "timeout_seconds")
 
     def __init__(
-        self, question: Question, deadline: float, done: "Callable[[Self, T | NoAnswer | OSError], object]"
+        self, question: Question, timeout_seconds: float, done: "Callable[[Self, T | NoAnswer | OSError], object]"
     ) -> None:
         self.question = question
-        self.deadline = deadline
+        self.timeout_seconds = timeout_seconds
         self.done = done
+        self.deadline = 0.0
         self.stray: Malformed | None = None
 
 
@@ -88,8 +89,7 @@ class UdpQueries(Generic[T]):
             NoAnswer: not within the time.
             OSError: the nameserver can't be reached.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def done(_query: Query[T], outcome: T | NoAnswer | OSError) -> None:
             if future.done():
@@ -99,7 +99,7 @@ class UdpQueries(Generic[T]):
             else:
                 future.set_result(outcome)
 
-        self.send(Query(question, loop.time() + timeout_seconds, done))
+        self.send(Query(question, timeout_seconds, done))
         return await future
 
 
@@ -133,8 +133,9 @@ class _Socket(Generic[T]):
             self._close_unless_needed()
             return
         self._waiting[query_id] = query
-        if self._timer is None or query.deadline < self._timer_at:
-            self._set_timer(query.deadline)
+        deadline = query.deadline = self._loop.time() + query.timeout_seconds
+        if self._timer is None or deadline < self._timer_at:
+            self._set_timer(deadline)
 
     def _new_id(self) -> bytes:
         while True:
