@@ -420,3 +420,27 @@ async def test_a_fault_of_ours_reaches_who_waits(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("stsguard.adapters.resolver.read_response", broken)
     with pytest.raises(ZeroDivisionError):
         await ask(zone("example.test. 300 IN CNAME b.test.", "b.test. 300 IN MX 1 mx.test."), lookup_mx)
+
+
+async def test_who_waits_is_told_as_soon_as_the_answer_is_there() -> None:
+    told: list[object] = []
+    async with Nameserver(zone("example.test. 300 IN MX 1 mx.test.")) as nameserver:
+        lookup = DnsResolver([nameserver.address]).lookup_mx(NAME)
+        lookup.then(told.append)
+        while not told:  # noqa: ASYNC110 (it is a call that is waited for)
+            await asyncio.sleep(0.001)
+        lookup.then(told.append)
+        assert told == [await lookup] * 2
+
+
+async def test_a_look_up_that_nobody_waits_for_tells_nobody() -> None:
+    told: list[object] = []
+    async with Nameserver(zone("example.test. 300 IN MX 1 mx.test.")) as nameserver:
+        resolver = DnsResolver([nameserver.address])
+        lookup = resolver.lookup_mx(NAME)
+        lookup.then(told.append)
+        lookup.cancel()
+        await resolver.lookup_mx(NAME)
+        with pytest.raises(asyncio.CancelledError):
+            await lookup
+    assert told == []

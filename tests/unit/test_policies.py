@@ -1,6 +1,7 @@
 """The policy cache: one flight a domain, the store, negatives, failures, downgrades (RFC 8461 §3.3, §5.1, §10.2)."""
 
 import asyncio
+import gc
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -78,6 +79,22 @@ async def test_rfc8461_3_3_the_stored_policy_is_used_where_discovery_is_blocked(
     await world.restart()
     assert await status(world) is StsStatus.IN_FORCE
     assert len(world.fetcher.fetched) == 1
+
+
+@virtual
+async def test_a_discovery_leaves_nothing_that_only_the_garbage_collector_finds(world: World) -> None:
+    await world.start()
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for number in range(5):
+            assert await status(world, f"n{number}.example") is StsStatus.ABSENT
+        gc.collect()
+        found = {type(each).__name__ for each in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+    assert not found & {"_Flight", "_Waiter", "Deciding"}
 
 
 @virtual
