@@ -38,7 +38,6 @@ class HttpsUrl:
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class RuaList:
     """URIs for reports (RFC 8460 §3 tlsrpt-uri)."""
 
@@ -66,7 +65,6 @@ def _read_rua(value: object) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
 class UpdateServer:
     """The server that takes updates; the empty string, read as None, means none."""
 

@@ -4,12 +4,11 @@ Left out on purpose: whether the files, hosts and addresses named in it are ther
 start; `missing_files` is for `stsguard config check`, which starts nothing.
 """
 
-import difflib
 import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -124,7 +123,7 @@ def with_state_dir(config: Config, state_dir: Path) -> Config:
             mistakes.append(
                 f"--state-dir {show(str(state_dir))}: {_refused(setting.option, value, exc, setting.table)}"
             )
-        settings.append(replace(setting, value=value, origin=Origin.STATE_DIR))
+        settings.append(setting._replace(value=value, origin=Origin.STATE_DIR))
     if mistakes:
         raise ConfigProblems(tuple(mistakes))
     return _build(config.path, present=config.present, settings=tuple(settings))
@@ -225,6 +224,8 @@ def _unknown_key(section: str, table: int, name: str, value: object) -> _Mistake
 
 def _closest(name: str, known: list[str], form: str) -> str:
     """The advice on an unknown `name`: the known one that it resembles, else all of them."""
+    import difflib  # noqa: PLC0415 (for a mistake alone)
+
     close = difflib.get_close_matches(name[:100], known, n=1)
     if close:
         return f"did you mean {form.format(close[0])}?"

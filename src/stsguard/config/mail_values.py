@@ -54,7 +54,6 @@ class SendmailCommand:
 SendVia = InetAddress | SendmailCommand
 
 
-@dataclass(frozen=True, slots=True)
 class SocketPath:
     """The path of a unix socket; the empty string, read as None, means none."""
 
@@ -92,7 +91,6 @@ class Account:
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class SocketMode:
     """The access mode of a socket to which others send."""
 
@@ -111,7 +109,6 @@ class SocketMode:
         return mode
 
 
-@dataclass(frozen=True, slots=True)
 class MailLog:
     """Where Postfix logs; the empty string, read as None, means that no log is read."""
 
@@ -129,7 +126,6 @@ class MailLog:
         return MailLogFile(Path(text))
 
 
-@dataclass(frozen=True, slots=True)
 class SyslogName:
     """syslog_name of Postfix, which begins the name of each of its processes in the log."""
 
@@ -188,7 +184,6 @@ class MailAddress:
         return f"{local_part}@{HostName().read(domain)}"
 
 
-@dataclass(frozen=True, slots=True)
 class MailAddresses:
     """Any number of mail addresses, each once."""
 
@@ -233,7 +228,6 @@ class UrlPath:
         return text
 
 
-@dataclass(frozen=True, slots=True)
 class HostNames:
     """Any number of domain names."""
 
@@ -249,7 +243,6 @@ class HostNames:
         return tuple(name for name in names if name is not None)
 
 
-@dataclass(frozen=True, slots=True)
 class Delivery:
     """How mail is handed to the local MTA."""
 

@@ -1,13 +1,14 @@
 """The configuration as the program uses it: one frozen, typed value per section.
 
-The fields are named by `Option.field`; a test holds them against the table.
+The fields are named by `Option.field`; a test holds them against the table. These are named tuples, since forty
+dataclasses would take a tenth of a daemon's start to make, and longer than all else that a small command does.
 """
 
 import json
-from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import NamedTuple
 
 from stsguard.config.hosting_options import ChallengeKind, TsigAlgorithm
 from stsguard.config.intake_options import IntakeAction, RequireDkim
@@ -18,15 +19,13 @@ from stsguard.config.values import InetAddress, ListenAddress, Nameserver
 from stsguard.names import Domain
 
 
-@dataclass(frozen=True, slots=True)
-class StoreConfig:
+class StoreConfig(NamedTuple):
     """[store]."""
 
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class DnsConfig:
+class DnsConfig(NamedTuple):
     """[dns]. No `nameservers` means those of /etc/resolv.conf; `signed_name` is "." for the root."""
 
     nameservers: tuple[Nameserver, ...]
@@ -36,16 +35,14 @@ class DnsConfig:
     bogus_name: Domain
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkConfig:
+class NetworkConfig(NamedTuple):
     """[network]. `ca_file` None means the system's; no `allow_private_addresses` means that none is allowed."""
 
     ca_file: Path | None
     allow_private_addresses: tuple[IPv4Network | IPv6Network, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyFetchConfig:
+class PolicyFetchConfig(NamedTuple):
     """[policy_fetch]."""
 
     wait_seconds: int
@@ -54,8 +51,7 @@ class PolicyFetchConfig:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class LookupConfig:
+class LookupConfig(NamedTuple):
     """[lookup]. `overrides` None means that there are none."""
 
     listen: tuple[ListenAddress, ...]
@@ -66,8 +62,7 @@ class LookupConfig:
     cache_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class VerificationConfig:
+class VerificationConfig(NamedTuple):
     """[verification]. `helo` None means the machine's host name."""
 
     enabled: bool
@@ -78,8 +73,7 @@ class VerificationConfig:
     concurrency: int
 
 
-@dataclass(frozen=True, slots=True)
-class SessionsConfig:
+class SessionsConfig(NamedTuple):
     """[sessions], or one of several [[sessions]]. `tlsrpt_socket` and `mail_log` None mean none, an empty
     `tlsrpt_owner` or `tlsrpt_group` that of the daemon."""
 
@@ -91,8 +85,7 @@ class SessionsConfig:
     syslog_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReportsConfig:
+class ReportsConfig(NamedTuple):
     """[reports]. `from_` None means that none is sent; what else is None or empty is as `options` says."""
 
     enabled: bool
@@ -118,8 +111,7 @@ class ReportsConfig:
         return self.enabled and self.from_ is not None
 
 
-@dataclass(frozen=True, slots=True)
-class PolicyHostConfig:
+class PolicyHostConfig(NamedTuple):
     """[policy_host]. `certificate_dir` None: a web server in front does the TLS; `acme_directory` None: no ACME."""
 
     listen: tuple[ListenAddress, ...]
@@ -137,8 +129,7 @@ class PolicyHostConfig:
     inspect_every_seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class DnsUpdateConfig:
+class DnsUpdateConfig(NamedTuple):
     """[dns_update]. `server` None: TXT records are not published by us. `zone` None: found by its SOA record."""
 
     server: InetAddress | None
@@ -148,8 +139,7 @@ class DnsUpdateConfig:
     tsig_key_file: Path | None
 
 
-@dataclass(frozen=True, slots=True)
-class IntakeConfig:
+class IntakeConfig(NamedTuple):
     """[intake]. `http_path` None: no report is taken by HTTPS. `addresses` have their domains in canonical form."""
 
     addresses: tuple[str, ...]
@@ -163,8 +153,7 @@ class IntakeConfig:
     keep_raw_seconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class MilterConfig:
+class MilterConfig(NamedTuple):
     """[milter]. `socket_group` is empty for that of the daemon; both it and the mode are of a unix socket only."""
 
     socket: ListenAddress
@@ -175,16 +164,14 @@ class MilterConfig:
     warm_rate: int
 
 
-@dataclass(frozen=True, slots=True)
-class AdminConfig:
+class AdminConfig(NamedTuple):
     """[admin]: `listen` is of `stsguard outbound`, `inbound_listen` of `stsguard inbound`."""
 
     listen: ListenAddress
     inbound_listen: ListenAddress
 
 
-@dataclass(frozen=True, slots=True)
-class LogConfig:
+class LogConfig(NamedTuple):
     """[log]."""
 
     level: LogLevel
@@ -199,8 +186,7 @@ class Origin(StrEnum):
     STATE_DIR = "--state-dir"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """The effective value of one option, in the form in which TOML gives it. `table` is which of several [[section]]
     it belongs to, from 1 on; 0 where there is one [section]."""
 
@@ -218,8 +204,7 @@ class Setting:
         return f"{self.option.name} = {json.dumps(self.masked, ensure_ascii=False)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """The whole configuration. `path` is the file asked for; where it is absent, `present` is false. `sessions` has one
     entry for each Postfix instance, in the order of the file."""
 

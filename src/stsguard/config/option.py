@@ -1,15 +1,14 @@
 """What an option of the configuration is; the table of them all is `options`."""
 
-from dataclasses import dataclass
 from keyword import iskeyword
+from typing import NamedTuple
 
 from stsguard.config.values import Kind
 
 TomlValue = str | int | bool | list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(NamedTuple):
     """One key of the configuration file. `doc` is plain text: a first sentence, then more where it is needed."""
 
     section: str

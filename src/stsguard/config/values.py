@@ -94,7 +94,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True)
 class Flag:
     """true or false."""
 
@@ -205,7 +204,6 @@ class FilePath:
         return Path(text) if text else None
 
 
-@dataclass(frozen=True, slots=True)
 class Directory:
     """An absolute path of a directory."""
 
@@ -244,7 +242,6 @@ class HostName:
             raise ValueRefused(str(exc.args[0])) from exc
 
 
-@dataclass(frozen=True, slots=True)
 class ZoneName:
     """A domain name or the root, which is read as "."."""
 
@@ -257,7 +254,6 @@ class ZoneName:
         return "." if value == "." else str(HostName().read(value))
 
 
-@dataclass(frozen=True, slots=True)
 class DatabaseUrl:
     """Where the store is. SQLAlchemy's spelling; only the forms that stsguard supports."""
 
@@ -321,7 +317,6 @@ def _listen_host(text: str) -> str:
         raise ValueRefused(f"{show(text)} is neither an address nor a host name") from exc
 
 
-@dataclass(frozen=True, slots=True)
 class Listen:
     """One address to listen at."""
 
@@ -340,7 +335,6 @@ def _texts(value: object) -> Sequence[str]:
     return [read_text(each) for each in value]
 
 
-@dataclass(frozen=True, slots=True)
 class ListenList:
     """Any number of addresses to listen at, each once."""
 
@@ -356,7 +350,6 @@ class ListenList:
         return addresses
 
 
-@dataclass(frozen=True, slots=True)
 class Nameservers:
     """Resolvers by address; none means those of /etc/resolv.conf."""
 
@@ -386,7 +379,6 @@ def _nameserver(text: str) -> Nameserver:
         raise ValueRefused(f"{show(host)} is not an IP address") from exc
 
 
-@dataclass(frozen=True, slots=True)
 class Networks:
     """Networks; false means none and true means all of them."""
 

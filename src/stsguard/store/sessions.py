@@ -7,10 +7,10 @@ it was, the next one takes it back, since the caller counts its rows again.
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from stsguard.core.session import CounterRow
 from stsguard.log import logger, outcome
@@ -43,7 +43,7 @@ class SessionStoreSql:
     ) -> None:
         self._access = DatabaseAccess(database) if isinstance(database, str) else database
         self._now = now
-        self._writer = uuid4().hex  # a process that starts anew has no flush in doubt
+        self._writer = os.urandom(16).hex()  # a process that starts anew has no flush in doubt
         self._number = 0
         self._in_doubt: Sequence[CounterRow] | None = None
         self._to_take_back: Sequence[CounterRow] = ()

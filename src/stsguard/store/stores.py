@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from stsguard.store.access import DatabaseAccess
 from stsguard.store.policies import PolicyStoreSql
-from stsguard.store.reports import ReportStoreSql
 from stsguard.store.sessions import SessionStoreSql
 
 if TYPE_CHECKING:
     from stsguard.store.hosting import CertificateStoreSql, DomainStoreSql, FindingStoreSql, PolicyFetchStoreSql
     from stsguard.store.received import ReceivedStoreSql
     from stsguard.store.received_views import ReceivedViewsSql
+    from stsguard.store.reports import ReportStoreSql
 
 
 class Stores:
@@ -22,12 +22,18 @@ class Stores:
         self._access = access
         self.policies = PolicyStoreSql(access)
         self.sessions = SessionStoreSql(access)
-        self.reports = ReportStoreSql(access)
+
+    @cached_property
+    def reports(self) -> "ReportStoreSql":
+        """Our own reports."""
+        from stsguard.store.reports import ReportStoreSql  # noqa: PLC0415 (as said above)
+
+        return ReportStoreSql(self._access)
 
     @cached_property
     def domains(self) -> "DomainStoreSql":
         """The domains of ours."""
-        from stsguard.store.hosting import DomainStoreSql  # noqa: PLC0415 (as said above)
+        from stsguard.store.hosting import DomainStoreSql  # noqa: PLC0415
 
         return DomainStoreSql(self._access)
 
