@@ -255,7 +255,7 @@ class ZoneName:
 
 
 class DatabaseUrl:
-    """Where the store is. SQLAlchemy's spelling; only the forms that stsguard supports."""
+    """Where the store is: a file as SQLAlchemy spells it, or libpq's URL; only the forms that stsguard supports."""
 
     unit = ""
     type_name = "string"

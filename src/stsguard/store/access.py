@@ -1,8 +1,8 @@
 """One database as the stores share it: opened and closed once, with its threads and time limits.
 
 Every call is bounded in time. Reads, longer reads and writes have a thread each, so that a look-up waits neither for a
-write nor for a report; nothing is written by more than one thread. SQLAlchemy is imported by the first `open`, on its
-thread: the daemon listens meanwhile.
+write nor for a report; nothing is written by more than one thread. What takes long to load is loaded by the first
+`open`, on its thread: the daemon listens meanwhile.
 """
 
 import logging

@@ -1,8 +1,8 @@
 """Stored policies before the database is open: by plain sqlite3, for the first answers after a start.
 
-To load SQLAlchemy takes longer than all else that a daemon does before its first answer, and no look-up may be answered
-before what is stored for its domain is known. So until the database is open, single policies are read from an SQLite
-file whose schema is the newest, and from nothing else: an older schema, PostgreSQL, or a file that looks wrong in any
+To open a database may mean to make or to migrate it, and no look-up may be answered before what is stored for its
+domain is known. So until the database is open, single policies are read from an SQLite file whose schema is the newest,
+and from nothing else: an older schema, PostgreSQL, or a file that looks wrong in any
 way waits for the opening, which tells what is wrong with it. A file that is not there yet holds no policy.
 """
 

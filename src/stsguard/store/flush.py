@@ -1,4 +1,4 @@
-"""The name of a flush of counters, written with it. Free of SQLAlchemy."""
+"""The name of a flush of counters, written with it."""
 
 from dataclasses import dataclass
 from datetime import date

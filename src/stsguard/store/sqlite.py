@@ -33,7 +33,7 @@ def create(path: Path, fill: Callable[[Path], None]) -> None:
     meanwhile, that one stays.
 
     Raises:
-        OSError, SQLAlchemyError: there is no space, or the like.
+        OSError, or what `fill` raises: there is no space, or the like.
     """
     with _new_file(path) as new:
         fill(new)
