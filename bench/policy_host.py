@@ -144,10 +144,10 @@ async def _connect(port: int, context: ssl.SSLContext) -> tuple[asyncio.StreamRe
 
 
 async def _kept(port: int, context: ssl.SSLContext, until: float) -> int:
-    """Requests over one connection, one after the other."""
+    """Requests over one connection, one after the other; one at least."""
     reader, writer = await _connect(port, context)
     count = 0
-    while time.perf_counter() < until:
+    while not count or time.perf_counter() < until:
         await _ask(reader, writer)
         count += 1
     writer.close()
@@ -155,9 +155,9 @@ async def _kept(port: int, context: ssl.SSLContext, until: float) -> int:
 
 
 async def _anew(port: int, context: ssl.SSLContext, until: float) -> int:
-    """Requests with a connection each."""
+    """Requests with a connection each; one at least."""
     count = 0
-    while time.perf_counter() < until:
+    while not count or time.perf_counter() < until:
         reader, writer = await _connect(port, context)
         await _ask(reader, writer)
         writer.transport.abort()
