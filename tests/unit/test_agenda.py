@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from stsguard.discovery import agenda
-from stsguard.discovery.agenda import BEGUN_IN_A_TURN, LOOKED_AT_IN_A_TURN, Agenda, Place
+from stsguard.discovery.agenda import LOOKED_AT_IN_A_TURN, Agenda, Place
 from tests.unit.fakes import World, virtual
+
+IN_A_TURN = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +29,9 @@ class Desk:
         self.idle = False
         self.ends = ends
         self.under_way = 0
-        self.agenda: Agenda[Item] = Agenda(self._begin, world.clock.monotonic, concurrency)
+        self.agenda: Agenda[Item] = Agenda(
+            self._begin, world.clock.monotonic, concurrency=concurrency, in_a_turn=IN_A_TURN
+        )
         self.task = asyncio.create_task(self.agenda.run())
         world.tasks.append(self.task)
 
@@ -73,7 +77,7 @@ async def test_many_that_are_due_at_once_are_spread_over_a_second_few_at_a_time(
     desk.put(*range(1000), after=10.0)
     await asyncio.sleep(20)
     assert len(desk.at) == 1000
-    assert desk.begun_at_once() == BEGUN_IN_A_TURN
+    assert desk.begun_at_once() == IN_A_TURN
     assert 0.9 < max(desk.at.values()) - min(desk.at.values()) < 1.1
 
 
@@ -86,8 +90,8 @@ async def test_whoever_is_late_goes_on_without_a_rest_but_still_few_at_a_time(wo
     began = world.clock.monotonic()
     await asyncio.sleep(10)
     assert len(desk.at) == 10_000
-    assert desk.begun_at_once() == BEGUN_IN_A_TURN
-    assert max(desk.at.values()) - began < 10_000 / BEGUN_IN_A_TURN * 2 * agenda.LEAST_PAUSE_SECONDS
+    assert desk.begun_at_once() == IN_A_TURN
+    assert max(desk.at.values()) - began < 10_000 / IN_A_TURN * 2 * agenda.LEAST_PAUSE_SECONDS
 
 
 @virtual

@@ -1,9 +1,10 @@
 """What is due when, and its beginning: few at a time, so that look-ups have their turn between them.
 
-To begin one thing takes a tenth of a millisecond, so a hundred of them in one turn of the event loop keep every look-up
-waiting that comes meanwhile. What falls due within a second is therefore spread over the second after it. Kept by the
-second, since nothing here is in more of a hurry, an item costs a place in a dictionary and can be taken out at once;
-with nothing due there is no timer but one that is set once a minute.
+A hundred that are begun in one turn of the event loop keep every look-up waiting that comes meanwhile; one in each turn
+costs twice the CPU, since to wake up, and to wake the nameserver up, takes as much as the work. What falls due within a
+second is therefore spread over the second after it, a few in each turn. Kept by the second, since nothing here is in
+more of a hurry, an item costs a place in a dictionary and can be taken out at once; with nothing due there is no timer
+but one that is set once a minute.
 """
 
 import asyncio
@@ -12,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
-BEGUN_IN_A_TURN = 4
 LOOKED_AT_IN_A_TURN = 64  # to find that there is nothing to do is a hundredth of the work
 LEAST_PAUSE_SECONDS = 0.001  # between two turns of whoever is late; the event loop's timers are no finer
 WAKE_SECONDS = 60.0  # the longest sleep, since the loop's clock stands still while the machine sleeps
@@ -33,12 +33,16 @@ class Agenda(Generic[T]):
     """Items by the whole second when they are due, at most `concurrency` of them under way.
 
     `begin` has an item that is due, and says whether that led to work; the work ends with a call of `ended`. An item is
-    off the agenda when it is begun. `now` is the clock of the instants.
+    off the agenda when it is begun. `in_a_turn` are begun together, which is to take a third of a millisecond. `now` is
+    the clock of the instants.
     """
 
-    def __init__(self, begin: Callable[[T], bool], now: Callable[[], float], concurrency: int) -> None:
+    def __init__(
+        self, begin: Callable[[T], bool], now: Callable[[], float], *, concurrency: int, in_a_turn: int
+    ) -> None:
         self._begin = begin
         self._now = now
+        self._in_a_turn = in_a_turn
         self._free = asyncio.Semaphore(concurrency)
         self._seconds: dict[int, dict[T, None]] = {}
         self._order: list[int] = []  # a heap of the keys of `_seconds`
@@ -92,7 +96,7 @@ class Agenda(Generic[T]):
     async def _begin_all(self, due: dict[T, None], until: float) -> None:
         """Begin all of `due`, spread over the time until `until` as far as there is time."""
         while due:
-            pause = (until - self._now()) * min(1.0, BEGUN_IN_A_TURN / len(due))
+            pause = (until - self._now()) * min(1.0, self._in_a_turn / len(due))
             await self._begin_some(due)
             await asyncio.sleep(max(pause, LEAST_PAUSE_SECONDS))  # after the last as well: the next second is due then
 
@@ -111,5 +115,5 @@ class Agenda(Generic[T]):
                 if not is_begun:
                     self._free.release()
             begun += is_begun
-            if begun == BEGUN_IN_A_TURN:
+            if begun == self._in_a_turn:
                 return

@@ -43,6 +43,7 @@ renewals = Counter("renewals_total", "Decisions renewed ahead of time.")
 evictions = Counter("destinations_evicted_total", "Destinations dropped to make room.")
 
 RENEWAL_CONCURRENCY = 32
+RENEWED_IN_A_TURN = 8
 EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
 REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others are decided when they are asked for
 FOR_EVER = float("inf")
@@ -160,7 +161,9 @@ class Demands:
         # But for those below the next hop itself, as a domain's own are. Most others of small domains serve one alone,
         # and a set of one takes more than all of its reply.
         self._by_mx_hostname: dict[Domain, Destination | set[Destination]] = {}
-        self._renewals = Agenda(self._renew, clock.monotonic, RENEWAL_CONCURRENCY)
+        self._renewals = Agenda(
+            self._renew, clock.monotonic, concurrency=RENEWAL_CONCURRENCY, in_a_turn=RENEWED_IN_A_TURN
+        )
         self._generation = 0  # of what evidence is gathered and decided by: overrides, trust in the resolver
         self.overrides = Overrides()
         self.postfix_can_dane = True

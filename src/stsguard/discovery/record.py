@@ -1,5 +1,6 @@
 """The `_mta-sts` TXT record of a policy domain, looked up (RFC 8461 §3.1)."""
 
+import asyncio
 from dataclasses import dataclass
 
 from stsguard.core.dane import Answer, AnswerStatus
@@ -37,6 +38,14 @@ async def lookup_record(resolver: Resolver, policy_domain: Domain) -> RecordLook
         return read_record(await resolver.lookup_txt(record_name(policy_domain)))
     except NameInvalid as exc:
         return RecordLookup(None, 0, str(exc))
+    except LookupFailed as exc:
+        return RecordLookup(None, 0, str(exc), failed=True)
+
+
+def looked_up(lookup: "asyncio.Future[Answer[bytes]]") -> RecordLookup:
+    """What a look-up that is over gave."""
+    try:
+        return read_record(lookup.result())
     except LookupFailed as exc:
         return RecordLookup(None, 0, str(exc), failed=True)
 

@@ -6,12 +6,13 @@ the exception and answers TEMP.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 from stsguard.log import logger
 from stsguard.metrics import Counter
 
 log = logger(__name__)
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 crashes = Counter("task_crashes_total", "Tasks that ended by a fault of ours; each has its stack in the log.", "task")
 
@@ -48,6 +49,15 @@ async def kept_up(task: str, work: Callable[[], Awaitable[object]]) -> None:
 def contained(task: str, call: Callable[[*Ts], object], *arguments: *Ts) -> bool:
     """Call something that must not take its caller down; a fault is reported. Whether there was none."""
     return caught(task, call, *arguments) is None
+
+
+def attempted(task: str, call: Callable[[*Ts], T], *arguments: *Ts, otherwise: T) -> T:
+    """What a call gives that must not take its caller down; `otherwise` after a fault, which is reported."""
+    try:
+        return call(*arguments)
+    except Exception as exc:  # noqa: BLE001 (this is the supervisor)
+        report(task, exc)
+        return otherwise
 
 
 def caught(task: str, call: Callable[[*Ts], object], *arguments: *Ts) -> Exception | None:

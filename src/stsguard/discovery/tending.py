@@ -9,7 +9,9 @@ import asyncio
 import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
+from stsguard.core.dane import Answer
 from stsguard.core.errors import PolicyFetchFailed, StoreUnavailable
 from stsguard.core.mtasts import Mode
 from stsguard.core.policycache import (
@@ -24,8 +26,8 @@ from stsguard.core.policycache import (
 from stsguard.discovery.agenda import Agenda
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.policy_entry import PolicyEntry
-from stsguard.discovery.record import lookup_record
-from stsguard.discovery.supervisor import kept_up, supervised
+from stsguard.discovery.record import RecordLookup, looked_up, lookup_record, record_name
+from stsguard.discovery.supervisor import attempted, contained, kept_up, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -57,8 +59,8 @@ class PolicyTender:
         self._cache = cache
         self._resolver = resolver
         self._store = store
-        self._due = Agenda(self._begin, cache.clock.monotonic, CONCURRENCY)
-        self._tasks: asyncio.TaskGroup | None = None
+        self._due = Agenda(self._begin, cache.clock.monotonic, concurrency=CONCURRENCY, in_a_turn=CONCURRENCY)
+        self._fetching: asyncio.TaskGroup | None = None  # while the loop runs
         self.store_problem: str | None = "not opened yet"
         self.loaded = False
         cache.on_entry = self._schedule
@@ -83,19 +85,53 @@ class PolicyTender:
         self._due.put(entry, min(entry.id_check_at, entry.refresh_at))
 
     async def _tend_due(self) -> None:
-        async with asyncio.TaskGroup() as self._tasks:
-            await self._due.run()
+        async with asyncio.TaskGroup() as group:
+            self._fetching = group
+            try:
+                await self._due.run()
+            finally:
+                self._fetching = None
 
     def _begin(self, entry: PolicyEntry) -> bool:
         """Begin to tend an entry that is due: whether it was begun, or is only put off."""
         if not self._is_in_force(entry):
             return False  # it has just run out
-        if not self._needs_work(entry, self._cache.clock.monotonic()):
-            self._schedule(entry)
+        now = self._cache.clock.monotonic()
+        if self._needs_work(entry, now) and contained("tending", self._look_up, entry, now):
+            return True
+        self._put_off(entry)
+        self._schedule(entry)
+        return False
+
+    def _look_up(self, entry: PolicyEntry, now: float) -> None:
+        # Nearly every check finds the same id, so that takes no task; a fetch is one.
+        lookup = asyncio.ensure_future(self._resolver.lookup_txt(record_name(entry.policy_domain)))
+        lookup.add_done_callback(partial(self._looked_up, entry, now))
+
+    def _looked_up(self, entry: PolicyEntry, now: float, lookup: "asyncio.Future[Answer[bytes]]") -> None:
+        if lookup.cancelled() or not attempted("tending", self._take, entry, now, lookup, otherwise=False):
+            self._tended(entry)
+
+    def _take(self, entry: PolicyEntry, now: float, lookup: "asyncio.Future[Answer[bytes]]") -> bool:
+        """Take what the look-up gave: whether a fetch was begun by it."""
+        record_id = self._note_record(entry, now, looked_up(lookup))
+        if self._fetching is None or not self._fetch_is_due(entry, record_id, now):
             return False
-        assert self._tasks is not None  # noqa: S101 (`_tend_due` has it for as long as it runs)
-        self._tasks.create_task(self._tend_supervised(entry))
+        self._fetching.create_task(self._fetch_supervised(entry, record_id))
         return True
+
+    async def _fetch_supervised(self, entry: PolicyEntry, record_id: str) -> None:
+        try:
+            await supervised("tending", self._fetch(entry, record_id))
+        finally:
+            self._tended(entry)
+
+    def _tended(self, entry: PolicyEntry) -> None:
+        self._due.ended()
+        self._put_off(entry)
+        # A successor has scheduled itself; the same entry goes on with its next instant.
+        if self._is_in_force(entry):
+            self._schedule(entry)
 
     def _is_in_force(self, entry: PolicyEntry) -> bool:
         return self._cache.entry(entry.policy_domain) is entry
@@ -118,16 +154,6 @@ class PolicyTender:
 
     def _next_check_seconds(self) -> float:
         return self._cache.id_check_seconds * (0.9 + 0.2 * self._cache.random())
-
-    async def _tend_supervised(self, entry: PolicyEntry) -> None:
-        try:
-            await supervised("tending", self.tend(entry))
-        finally:
-            self._due.ended()
-            self._put_off(entry)
-            # A successor has scheduled itself; the same entry goes on with its next instant.
-            if self._is_in_force(entry):
-                self._schedule(entry)
 
     def _put_off(self, entry: PolicyEntry) -> None:
         """What is still due after it was tended ended by a fault of ours, and is not tried again at once."""
@@ -162,21 +188,28 @@ class PolicyTender:
         The entry in force afterwards: a new one, or the same where nothing could be fetched.
         """
         now = self._cache.clock.monotonic()
-        policy_domain = entry.policy_domain
-        found = await lookup_record(self._resolver, policy_domain)
+        found = await lookup_record(self._resolver, entry.policy_domain)
+        record_id = self._note_record(entry, now, found)
+        if force or self._fetch_is_due(entry, record_id, now):
+            return await self._fetch(entry, record_id)
+        return entry
+
+    def _note_record(self, entry: PolicyEntry, now: float, found: RecordLookup) -> str:
+        """Note what a check at `now` has found: the id that its policy is to be fetched for, if it is."""
         entry.checked_at, entry.id_check_at = now, now + self._next_check_seconds()
         if found.record is None:
             id_checks.inc("failed" if found.failed else "none")
             if not found.failed:
                 self._note_vanished(entry, found.detail)
-            record_id = entry.record_id
-        else:
-            record_id = found.record.record_id
-            if entry.upkeep.txt_vanished:
-                entry.upkeep = replace(entry.upkeep, txt_vanished=False)
-            id_checks.inc("same" if record_id == entry.record_id else "new")
-        if not (force or self._fetch_is_due(entry, record_id, now)):
-            return entry
+            return entry.record_id
+        if entry.upkeep.txt_vanished:
+            entry.upkeep = replace(entry.upkeep, txt_vanished=False)
+        record_id = found.record.record_id
+        id_checks.inc("same" if record_id == entry.record_id else "new")
+        return record_id
+
+    async def _fetch(self, entry: PolicyEntry, record_id: str) -> PolicyEntry:
+        policy_domain = entry.policy_domain
         try:
             return await self._cache.fetch(policy_domain, record_id, last_used_at=self._last_used_at(entry))
         except PolicyFetchFailed as exc:
