@@ -45,7 +45,7 @@ evictions = Counter("destinations_evicted_total", "Destinations dropped to make 
 RENEWAL_CONCURRENCY = 32
 RENEWED_IN_A_TURN = 8
 EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
-REDECIDED_AT_ONCE = 100  # of the next hops that share an MX host; the others are decided when they are asked for
+REDECIDED_AT_ONCE = 20  # of the next hops that share an MX host; the others are decided when they are asked for
 FOR_EVER = float("inf")
 _VERIFIED = (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY)  # replies for the hosts of which our own verification counts
 _ROW_LABELS = {row: row.name.lower() for row in Row}
@@ -434,8 +434,8 @@ class Demands:
     def redecide_all(self) -> None:
         """Decide every destination anew: the overrides, or what Postfix or the resolver can do, have changed."""
         self._generation += 1
-        for destination in self._destinations.values():
-            self.expire(destination)
+        for destination in self._destinations.values():  # `expire`, without a call for each of a hundred thousand
+            destination.expires_at = destination.evidence_until = NEVER
 
     def expire(self, destination: Destination) -> None:
         """The decision no longer holds: it is made anew, look-ups included, before the next answer."""
@@ -451,12 +451,12 @@ class Demands:
                 self._redecide_contained(destination)
 
     def _verdict_changed(self, mx_hostname: Domain) -> None:
+        serves = self._served_by(mx_hostname)
         # A large provider's host serves thousands of next hops: all at once they would keep look-ups waiting.
-        for count, destination in enumerate(self._served_by(mx_hostname)):
-            if count < REDECIDED_AT_ONCE:
-                self._redecide_contained(destination)
-            else:
-                destination.expires_at = NEVER
+        for destination in serves:
+            destination.expires_at = NEVER
+        for destination in serves[:REDECIDED_AT_ONCE]:
+            self._redecide_contained(destination)
 
     def _used_at(self, policy_domain: Domain) -> float:
         return max((destination.last_used for destination in self._of(policy_domain)), default=NEVER)

@@ -48,6 +48,7 @@ IDS_REMEMBERED = 5
 STORE_RETRY_SECONDS = 30.0  # how long a domain is answered TEMP before the store is read for it again
 LEAST_REFRESH_SECONDS = 60.0  # a policy that lives shorter is not fetched ahead of time: it runs out first
 LOG_TIME_SECONDS = 2.0
+AT_ONCE = 50  # of a hundred thousand, before look-ups have their turn
 
 
 class PolicyCache:
@@ -397,15 +398,16 @@ class PolicyCache:
         """Drop what is remembered of a missing policy, and nothing else: the next look-up begins with the store."""
         self._negative.pop(policy_domain, None)
 
-    def store_became_readable(self) -> None:
+    async def store_became_readable(self) -> None:
         """The store can be read again: what was answered TEMP for its sake is looked at anew."""
         self.store_failing = False
-        hidden = [
-            name for name, negative in self._negative.items() if negative.state.status is StsStatus.STORE_UNREADABLE
-        ]
-        for name in hidden:
-            del self._negative[name]
-            self.on_change(name)
+        for count, name in enumerate(tuple(self._negative), 1):
+            negative = self._negative.get(name)
+            if negative is not None and negative.state.status is StsStatus.STORE_UNREADABLE:
+                del self._negative[name]
+                self.on_change(name)
+            if count % AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def restamp(self) -> None:
         """The wall clock has jumped: what is stored is written anew with the new time less the age by the monotonic
@@ -419,8 +421,8 @@ class PolicyCache:
                 last_used_at = wall - timedelta(seconds=max(0.0, now - self.last_used(entry)))
                 if policy.max_age > 0:
                     self.saver.save_later(entry.stored(last_used_at))
-            if count % 500 == 0:
-                await asyncio.sleep(0)  # a hundred thousand of them must not keep look-ups waiting
+            if count % AT_ONCE == 0:
+                await asyncio.sleep(0)
 
 
 def _terms(policy: Policy) -> str:

@@ -24,7 +24,7 @@ from stsguard.core.policycache import (
     remaining_seconds,
 )
 from stsguard.discovery.agenda import Agenda
-from stsguard.discovery.policies import PolicyCache
+from stsguard.discovery.policies import AT_ONCE, PolicyCache
 from stsguard.discovery.policy_entry import PolicyEntry
 from stsguard.discovery.record import RecordLookup, looked_up, lookup_record, record_name
 from stsguard.discovery.supervisor import attempted, contained, kept_up, supervised
@@ -278,10 +278,10 @@ class PolicyTender:
         count = 0
         if self.store_problem is not None:
             self.store_problem = None
-            self._cache.store_became_readable()
+            await self._cache.store_became_readable()
         while True:
             chunk = await self._store.load_policies(after, LOAD_CHUNK)
-            for stored in chunk:
+            for number, stored in enumerate(chunk, 1):
                 name = stored.policy_domain
                 if self._cache.entry(name) is not None:
                     continue
@@ -290,10 +290,11 @@ class PolicyTender:
                     count += 1
                 else:
                     self._cache.leave_in_store(name)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
             if len(chunk) < LOAD_CHUNK:
                 break
             after = chunk[-1].policy_domain
-            await asyncio.sleep(0)
         self.loaded = True
         self._cache.has_read_all()
         outcome(log, logging.INFO, "store is read", policies=count)
