@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from stsguard.core.dane import MxEvidence, MxHost, MxLookupFailure, TlsaRecord, TlsaStatus
 from stsguard.core.errors import LookupReason
-from stsguard.core.packed import mx_hostnames, pack, reply_of, unpack
+from stsguard.core.packed import mx_hostnames, pack, reply_of, same_but_for_ttl, unpack
 from stsguard.core.tlspolicy import Decision, Reply, Row, StsState, StsStatus, decide
 from stsguard.names import Domain
 from tests.unit.fakes import policy
@@ -64,6 +64,20 @@ def test_everything_comes_back_as_it_was(mx: MxEvidence | MxLookupFailure, sts: 
     assert reply_of(packed) is decision.reply is found[2].reply
     assert found[2].row is decision.row
     assert all(isinstance(name, Domain) for name in found[2].match_names + found[2].mx_host_patterns)
+
+
+@given(evidence, states, decisions, st.integers(0, 2**31))
+def test_the_same_but_for_the_ttl_is_told_from_any_other(
+    mx: MxEvidence | MxLookupFailure, sts: StsState, decision: Decision, ttl: int
+) -> None:
+    packed = pack(mx, sts, decision)
+    assert same_but_for_ttl(packed, packed)
+    assert not same_but_for_ttl(packed, b"")
+    other = replace(decision, reason=decision.reason + "!")
+    assert not same_but_for_ttl(packed, pack(mx, sts, other))
+    if isinstance(mx, MxEvidence):
+        assert same_but_for_ttl(packed, pack(replace(mx, ttl=ttl), sts, decision))
+        assert not same_but_for_ttl(packed, pack(replace(mx, secure=not mx.secure), sts, decision))
 
 
 def test_policies_are_left_out() -> None:

@@ -15,6 +15,7 @@ from stsguard.core.tlspolicy import Decision, Reply, Row, StsState, StsStatus
 from stsguard.names import Domain
 
 _HEAD = Struct("<BBBBI")  # reply, row and status by their place in these, flags, TTL
+_TTL_AT = 4
 _REPLIES, _ROWS, _STATUSES, _TLSA_STATUSES = tuple(Reply), tuple(Row), tuple(StsStatus), tuple(TlsaStatus)
 _PLACE_OF_ROW = {row: place for place, row in enumerate(_ROWS)}  # which are slow to compare
 _SECURE, _IMPLICIT, _NULL_MX, _FAILED, _LOOKUP_FAILED = 1, 2, 4, 8, 16
@@ -109,6 +110,11 @@ def _unpack_host(host: tuple[Any, ...]) -> MxHost:
         detail,
         LookupReason(failure) if failure is not None else None,
     )
+
+
+def same_but_for_ttl(packed: bytes, other: bytes) -> bool:
+    """Whether both are of the same decision and evidence; a TTL is another in each answer of a caching resolver."""
+    return packed[:_TTL_AT] == other[:_TTL_AT] and packed[_HEAD.size :] == other[_HEAD.size :]
 
 
 def mx_hostnames(packed: bytes) -> list[Domain]:

@@ -20,7 +20,7 @@ from typing import Protocol
 from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
 from stsguard.core.mtasts import Mode, mx_permitted
 from stsguard.core.overrides import Override, OverrideKind, Overrides
-from stsguard.core.packed import mx_hostnames, pack, reply_of, unpack
+from stsguard.core.packed import mx_hostnames, pack, reply_of, same_but_for_ttl, unpack
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
 from stsguard.core.socketmap import Dialect
 from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsState, StsStatus, decide, enforced_by
@@ -338,7 +338,7 @@ class Demands:
         demand.packed = _DECIDED.pack(now, demand.decided_at.timestamp()) + packed
         destination.packed, destination.override = demand.packed, override
         destination.expires_at = self._expiry(destination, state, now)
-        if packed != before:
+        if not same_but_for_ttl(packed, before):
             if before:
                 self._unwatch_hosts(destination, before)
             self._watch_hosts(destination, packed)

@@ -129,7 +129,7 @@ class MxVerifier:
             for target in self._targets(host, now):
                 if target.due is None and target.next_at <= now:
                     self._enqueue(target, now)
-        self._wake.set()
+                    self._wake.set()
 
     def after_failed_session(self, mx_hostname: Domain) -> None:
         """A session with this host failed: have it probed now, though its hour may not be over."""
