@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stsguard.adapters import http_server
-from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer, json_response
+from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer, json_response, long_json_response
 from stsguard.adapters.prometheus import render_metrics
 from stsguard.core.dane import MxRecord
 from stsguard.core.errors import FetchReason
@@ -86,7 +86,7 @@ async def admin_socket(path: Path, *, observe: bool = False) -> AsyncIterator[Ad
         result = await admin.handle(request)
         if isinstance(result.content, bytes):
             return HttpResponse(result.status, result.content, "text/plain")
-        return json_response(result.content, result.status)
+        return await long_json_response(result.content, result.status)
 
     http = HttpServer(handle)
     at = AdminSocket(world, path / "admin.sock", PartHealth(PartState.OK, "all read"), http)
@@ -370,3 +370,10 @@ async def test_a_client_that_goes_away_harms_nobody(tmp_path: Path) -> None:
             writer.close()
         await until(lambda: not at.http._tasks)
         assert (await at.ask("/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 51, 1000])
+async def test_a_long_listing_reads_the_same_as_one_made_in_one_go(count: int) -> None:
+    rows = [{"domain": f"ü{number}.example", "text": ["a", None, 1.5]} for number in range(count)]
+    for content in ({}, {"rows": rows}, {"total": 7, "rows": rows, "more": {"rows": rows}}):
+        assert (await long_json_response(content)).body == json_response(content).body

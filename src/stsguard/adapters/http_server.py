@@ -6,8 +6,9 @@ everything that comes in is bounded in size and time.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
 import h11
@@ -18,6 +19,8 @@ log = logger(__name__)
 
 MAX_REQUEST_BYTES = 65_536
 REQUEST_SECONDS = 10.0
+ITEMS_IN_A_PIECE = 50  # of a list, between two of which others have their turn
+SLICE_OCTETS = 65_536  # of a response, written at once
 SEND_SECONDS = 60.0  # a client that does not read its response
 
 
@@ -32,7 +35,7 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """A response; `json_response` makes one of plain data."""
+    """A response; `json_response` makes one of plain data, `long_json_response` one of much of it."""
 
     status: int
     body: bytes
@@ -46,6 +49,30 @@ Handler = Callable[[HttpRequest], Awaitable[HttpResponse]]
 def json_response(content: object, status: int = 200) -> HttpResponse:
     """`content` as JSON."""
     return HttpResponse(status, json.dumps(content, ensure_ascii=False).encode("utf-8") + b"\n")
+
+
+async def long_json_response(content: Mapping[str, object], status: int = 200) -> HttpResponse:
+    """As `json_response`, with turns for others where a list in `content` is long."""
+    pieces: list[bytes] = []
+    for piece in _json_pieces(content):
+        pieces.append(piece.encode("utf-8"))
+        await asyncio.sleep(0)
+    return HttpResponse(status, b"".join(pieces))
+
+
+def _json_pieces(content: Mapping[str, object]) -> Iterator[str]:
+    dumps = partial(json.dumps, ensure_ascii=False)
+    before = "{"
+    for key, value in content.items():
+        yield f"{before}{dumps(key)}: "
+        before = ", "
+        if isinstance(value, list) and len(value) > ITEMS_IN_A_PIECE:
+            for start in range(0, len(value), ITEMS_IN_A_PIECE):
+                yield ("[" if start == 0 else ", ") + dumps(value[start : start + ITEMS_IN_A_PIECE])[1:-1]
+            yield "]"
+        else:
+            yield dumps(value)
+    yield "}\n" if content else "{}\n"
 
 
 class HttpServer:
@@ -97,9 +124,11 @@ class HttpServer:
         }
         head = h11.Response(status_code=response.status, headers=list(headers.items()))
         writer.write(connection.send(head) or b"")
-        if request is None or request.method != "HEAD":
-            writer.write(connection.send(h11.Data(data=response.body)) or b"")
+        body = b"" if request is not None and request.method == "HEAD" else response.body
         async with asyncio.timeout(SEND_SECONDS):
+            for start in range(0, len(body), SLICE_OCTETS):
+                writer.write(connection.send(h11.Data(data=body[start : start + SLICE_OCTETS])) or b"")
+                await writer.drain()
             await writer.drain()
             writer.close()
             await writer.wait_closed()

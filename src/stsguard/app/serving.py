@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from stsguard.adapters import systemd
-from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer, json_response
+from stsguard.adapters.http_server import HttpRequest, HttpResponse, HttpServer, json_response, long_json_response
 from stsguard.adapters.listening import listen_inet, listen_unix
 from stsguard.config.values import InetAddress, ListenAddress, UnixAddress
 from stsguard.discovery.describe import Plain
@@ -70,7 +70,7 @@ async def serve_admin(
         result = results[0]
         if isinstance(result.content, bytes):
             return HttpResponse(result.status, result.content, "text/plain; version=0.0.4; charset=utf-8")
-        return json_response(result.content, result.status)
+        return await long_json_response(result.content, result.status)
 
     http = HttpServer(answer)
     if sock.family == socket.AF_UNIX:

@@ -9,11 +9,12 @@ Decision and evidence are kept packed: they are only looked at when a session is
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from struct import Struct
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.states import NEVER, StateUntil
 from stsguard.discovery.supervisor import caught, contained, kept_up, report
 from stsguard.discovery.tending import PolicyTender
+from stsguard.discovery.turns import in_order
 from stsguard.discovery.verification import MxVerifier
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
@@ -176,9 +178,9 @@ class Demands:
     def __len__(self) -> int:
         return len(self._destinations)
 
-    def destinations(self) -> Iterator[Destination]:
+    async def destinations(self) -> AsyncIterator[Destination]:
         """Every destination in memory, in order of name and port. What goes meanwhile is left out."""
-        for destination in sorted(self._destinations.values(), key=lambda each: (each.next_hop, each.port)):
+        for destination in await in_order(self._destinations.values(), attrgetter("next_hop", "port")):
             if self._is_here(destination):
                 yield destination
 

@@ -8,7 +8,7 @@ on when a caller has waited long enough. `tending.PolicyTender` keeps what is he
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -34,6 +34,7 @@ from stsguard.discovery.record import RecordLookup
 from stsguard.discovery.saver import PolicySaver
 from stsguard.discovery.states import NEVER, NegativeEntry, StateUntil
 from stsguard.discovery.supervisor import contained
+from stsguard.discovery.turns import in_order
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
@@ -96,9 +97,9 @@ class PolicyCache:
         """How many domains are remembered as having no policy."""
         return len(self._negative)
 
-    def entries(self) -> Iterator[PolicyEntry]:
+    async def entries(self) -> AsyncIterator[PolicyEntry]:
         """Every policy in force, in the order of the names. What changes meanwhile is left out."""
-        for name in sorted(self._entries):
+        for name in await in_order(self._entries, str):
             entry = self._entries.get(name)
             if entry is not None:
                 yield entry

@@ -31,7 +31,7 @@ DEFAULT_ROWS = 1000
 MAX_ROWS = 1_000_000
 STATE_SECONDS = 60.0
 MAX_WARMED = 200
-ROWS_AT_ONCE = 200  # between two of these look-ups have their turn
+ROWS_AT_ONCE = 100  # between two of these look-ups have their turn
 
 
 class Request(Protocol):
@@ -197,7 +197,7 @@ class Admin:
         limit = _number(query, "limit", DEFAULT_ROWS, MAX_ROWS)
         now = self._clock.monotonic()
         rows: list[Plain] = []
-        for entry in self._cache.entries():
+        async for entry in self._cache.entries():
             if len(rows) >= limit:
                 break
             rows.append(plain_entry(entry, now))
@@ -207,7 +207,9 @@ class Admin:
 
     async def _would_defer(self) -> list[Plain]:
         rows: list[Plain] = []
-        for count, destination in enumerate(self._demands.destinations(), 1):
+        count = 0
+        async for destination in self._demands.destinations():
+            count += 1
             if count % ROWS_AT_ONCE == 0:
                 await asyncio.sleep(0)
             demand = self._demands.latest(destination)
