@@ -31,7 +31,7 @@ DEFAULT_ROWS = 1000
 MAX_ROWS = 1_000_000
 STATE_SECONDS = 60.0
 MAX_WARMED = 200
-ROWS_AT_ONCE = 100  # between two of these look-ups have their turn
+ROWS_AT_ONCE = 30  # between two of these look-ups have their turn
 
 
 class Request(Protocol):
