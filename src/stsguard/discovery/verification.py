@@ -104,7 +104,7 @@ class MxVerifier:
         self._interval_seconds = interval_seconds
         self._concurrency = concurrency
         self._max_hosts = max_hosts
-        self._hosts: OrderedDict[Domain, _Host] = OrderedDict()
+        self._hosts: dict[Domain, _Host] = {}  # the least recently asked for first
         self._certificates: OrderedDict[CertificateFacts, CertificateFacts] = OrderedDict()
         self._queue: list[tuple[float, int, _Target]] = []
         self._sequence = count()
@@ -211,16 +211,15 @@ class MxVerifier:
         return targets
 
     def _remember(self, mx_hostname: Domain) -> _Host:
-        if mx_hostname in self._hosts:
-            self._hosts.move_to_end(mx_hostname)
-            return self._hosts[mx_hostname]
-        if len(self._hosts) >= self._max_hosts:
+        known = self._hosts.pop(mx_hostname, None)
+        if known is None and len(self._hosts) >= self._max_hosts:
             oldest = list(islice(self._hosts, _SPARED))
             # A flood of other hosts must not make us forget why one was left out.
             forgotten = next((name for name in oldest if not self._has_confirmed_fault(name)), oldest[0])
             del self._hosts[forgotten]
             hosts_forgotten.inc()
-        return self._hosts.setdefault(mx_hostname, _Host())
+        state = self._hosts[mx_hostname] = known or _Host()
+        return state
 
     def _has_confirmed_fault(self, mx_hostname: Domain) -> bool:
         return any(
@@ -327,8 +326,7 @@ class MxVerifier:
         ):
             return
         if host.told is None and verdict.rfc_valid is None and not verdict.certificates:
-            host.told = verdict  # nothing conclusive, which is what was known before: no decision changes by it
-            return
+            return  # nothing conclusive, which is what was known before: no decision changes by it
         notable = _is_confirmed_fault(verdict) or (host.told is not None and _is_confirmed_fault(host.told))
         host.told = verdict
         outcome(
