@@ -22,18 +22,6 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")  # §3.2 sts-policy
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # what sts-policy-vchar leaves out
 _MAX_AGE = re.compile(r"[0-9]{1,10}")  # §3.2 sts-policy-max-age-value; erratum 7282 (1*8) is not verified
 _KNOWN_FIELDS = ("version", "mode", "max_age", "mx")
-# Lines that most policies have: one copy of them for a hundred thousand cached policies.
-_COMMON = {
-    line: line
-    for line in (
-        "version: STSv1",
-        *(f"mode: {mode}" for mode in ("enforce", "testing", "none")),
-        *(f"max_age: {seconds}" for seconds in (86400, 604800, 1209600, 1296000, 2592000, 5184000, 31536000, 31557600)),
-        "mx: *.mail.protection.outlook.com",
-        "mx: aspmx.l.google.com",
-        "mx: *.aspmx.l.google.com",
-    )
-}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -183,7 +171,7 @@ def _served_lines(body: bytes) -> tuple[str, ...]:
     if not text.strip(WSP + "\r\n"):
         raise PolicyInvalid("the file is empty")
     *ended, last = text.split("\n")
-    lines = tuple(_COMMON.get(line, line) for line in (line.removesuffix("\r") for line in ended))
+    lines = tuple([line.removesuffix("\r") for line in ended])
     return (*lines, last) if last else lines
 
 

@@ -20,8 +20,11 @@ _REPLIES, _ROWS, _STATUSES, _TLSA_STATUSES = tuple(Reply), tuple(Row), tuple(Sts
 _PLACE_OF_ROW = {row: place for place, row in enumerate(_ROWS)}  # which are slow to compare
 _SECURE, _IMPLICIT, _NULL_MX, _FAILED, _LOOKUP_FAILED = 1, 2, 4, 8, 16
 # What is said of nearly every domain, by its place in these.
-_USUAL = ("MTA-STS", "neither DANE nor a policy to enforce", "DANE", "DANE at every MX host")
-_NOTHING: tuple[Any, ...] = (None, None, (), (), "", "", ())  # for what is left off at the end
+_USUAL = (
+    *("MTA-STS", "neither DANE nor a policy to enforce", "DANE", "DANE at every MX host"),
+    *("no _mta-sts record (nxdomain)", "no _mta-sts record (nodata)", "no _mta-sts record among the TXT records"),
+)
+_NOTHING: tuple[Any, ...] = (None, None, None, (), (), "", ())  # for what is left off at the end
 
 
 def pack(mx: MxEvidence | MxLookupFailure, sts: StsState, decision: Decision) -> bytes:
@@ -40,13 +43,20 @@ def pack(mx: MxEvidence | MxLookupFailure, sts: StsState, decision: Decision) ->
     head = _HEAD.pack(
         _REPLIES.index(decision.reply), _PLACE_OF_ROW[decision.row], _STATUSES.index(sts.status), flags, ttl
     )
-    reason: str | int = _USUAL.index(decision.reason) if decision.reason in _USUAL else decision.reason
-    kept: tuple[Any, ...] = (reason, found)
-    rest = sts.detail, decision.verbatim, _pack_names(decision.left_out, names)
+    kept: tuple[Any, ...] = (found, _pack_text(decision.reason), _pack_text(sts.detail))
+    rest = decision.verbatim, _pack_names(decision.left_out, names)
     if decision.match_names or decision.mx_host_patterns or any(rest):
         patterns = _pack_names(decision.mx_host_patterns, names)
         kept += (_pack_names(decision.match_names, names), patterns, *(rest if any(rest) else ()))
     return head + marshal.dumps(kept)
+
+
+def _pack_text(text: str) -> str | int:
+    return _USUAL.index(text) if text in _USUAL else text
+
+
+def _unpack_text(packed: str | int) -> str:
+    return packed if isinstance(packed, str) else _USUAL[packed]
 
 
 def _pack_host(host: MxHost, names: dict[str, str]) -> tuple[Any, ...]:
@@ -79,12 +89,12 @@ def unpack(packed: bytes) -> tuple[MxEvidence | MxLookupFailure, StsState, Decis
     """What was packed, without policies."""
     reply, row, status, flags, ttl = _HEAD.unpack_from(packed)
     kept: tuple[Any, ...] = marshal.loads(packed[_HEAD.size :])  # noqa: S302 (made here, in this process)
-    reason, found, match, patterns, detail, verbatim, left_out = kept + _NOTHING[len(kept) :]
-    sts = StsState(_STATUSES[status], None, detail, bool(flags & _LOOKUP_FAILED))
+    found, reason, detail, match, patterns, verbatim, left_out = kept + _NOTHING[len(kept) :]
+    sts = StsState(_STATUSES[status], None, _unpack_text(detail), bool(flags & _LOOKUP_FAILED))
     decision = Decision(
         _REPLIES[reply],
         _ROWS[row],
-        reason if isinstance(reason, str) else _USUAL[reason],
+        _unpack_text(reason),
         match_names=tuple(map(Domain, match)),
         mx_host_patterns=tuple(map(Domain, patterns)),
         verbatim=verbatim,
@@ -121,7 +131,7 @@ def mx_hostnames(packed: bytes) -> list[Domain]:
     """The names of the MX hosts alone."""
     if packed[3] & _FAILED:
         return []
-    return [Domain(host[0]) for host in marshal.loads(packed[_HEAD.size :])[1]]  # noqa: S302 (as above)
+    return [Domain(host[0]) for host in marshal.loads(packed[_HEAD.size :])[0]]  # noqa: S302 (as above)
 
 
 def reply_of(packed: bytes) -> Reply:

@@ -6,24 +6,34 @@ from struct import Struct
 from stsguard.core.mtasts import Mode, MxPattern, Policy, parse_policy
 from stsguard.core.syntax import WSP
 
-_HEAD = Struct("<B?I")  # mode by its place in Mode, whether there are warnings, max_age
+_HEAD = Struct("<BI")  # mode by its place in Mode, plus their number where there are warnings; max_age
 _MODES = tuple(Mode)
 UNPACKED = 256  # as many as may be looked up at one time, and each is looked at more than once then
+# Lines that most policies have, each as one octet: a control character, of which no line has any but HTAB.
+_COMMON = (
+    "version: STSv1",
+    *(f"mode: {mode}" for mode in Mode),
+    *(f"max_age: {seconds}" for seconds in (86400, 604800, 1209600, 1296000, 2592000, 5184000, 31536000, 31557600)),
+    "mx: *.mail.protection.outlook.com",
+    "mx: aspmx.l.google.com",
+    "mx: *.aspmx.l.google.com",
+)
+_LINES = {chr(octet): line for octet, line in enumerate(_COMMON, 0x0E)}
+_OCTETS = {line: octet for octet, line in _LINES.items()}
 
 
 def pack_policy(policy: Policy) -> bytes:
     """A policy that `parse_policy` gave."""
-    head = _HEAD.pack(_MODES.index(policy.mode), bool(policy.warnings), policy.max_age)
-    return head + "\n".join(policy.policy_text).encode()
+    head = _HEAD.pack(_MODES.index(policy.mode) + len(_MODES) * bool(policy.warnings), policy.max_age)
+    return head + "\n".join([_OCTETS.get(line, line) for line in policy.policy_text]).encode()
 
 
 @lru_cache(maxsize=UNPACKED)
 def unpack_policy(packed: bytes) -> Policy:
     """What was packed. Where its parser had nothing to say, nothing but the patterns has to be looked for."""
-    mode, has_warnings, max_age = _HEAD.unpack_from(packed)
-    text = packed[_HEAD.size :]
-    if has_warnings:
-        return parse_policy(text + b"\n")
-    lines = tuple(text.decode().split("\n"))
+    mode, max_age = _HEAD.unpack_from(packed)
+    lines = tuple([_LINES.get(line, line) for line in packed[_HEAD.size :].decode().split("\n")])
+    if mode >= len(_MODES):
+        return parse_policy("\n".join((*lines, "")).encode())
     patterns = tuple([MxPattern.parse(line[3:].strip(WSP)) for line in lines if line.startswith("mx:")])
     return Policy(_MODES[mode], max_age, patterns, lines)

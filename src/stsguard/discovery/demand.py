@@ -11,12 +11,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from operator import attrgetter
 from struct import Struct
-from typing import Protocol
 
 from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
 from stsguard.core.mtasts import Mode, mx_permitted
@@ -51,9 +50,8 @@ REDECIDED_AT_ONCE = 20  # of the next hops that share an MX host; the others are
 FOR_EVER = float("inf")
 _VERIFIED = (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY)  # replies for the hosts of which our own verification counts
 _ROW_LABELS = {row: row.name.lower() for row in Row}
-NOBODY: frozenset[Domain] = frozenset()  # one for all: an empty set is as large as one of five
 NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
-_DECIDED = Struct("<dd")  # when a decision was made, by the monotonic clock and by the wall clock; the rest is `pack`'s
+_DECIDED = Struct("<d")  # the monotonic instant of a decision; the rest is `pack`'s
 
 
 @dataclass(slots=True)  # not frozen: see `dane.Answer`
@@ -68,36 +66,25 @@ class Demand:
     packed: bytes = b""  # as its destination keeps it
 
 
-class Answer(Protocol):
-    """What one spelling of a key is answered in one dialect, as `outbound.replies` keeps it."""
-
-    request: bytes
-    reply: bytes
-    dialect: Dialect
-
-
 @dataclass(slots=True, eq=False)
 class Destination:
     """A next hop and port; instants are of the monotonic clock. `last_used` is set by whoever answers with it.
 
-    It is the `Answer` to the request that it was made for as well, if any: a look-up finds all it needs in one object,
-    and most have no other.
+    There may be a million of them, so what few have is elsewhere. `request`, `reply` and `dialect` are the reply
+    cache's: a look-up finds all it needs in one object.
     """
 
     next_hop: Domain
     port: int
     packed: bytes = b""  # the last decision with its evidence, as `Demands.latest` gives it
-    override: Override | None = None  # by which that was made
     expires_at: float = NEVER
     evidence_until: float = NEVER
     last_used: float = NEVER
     place: Place | None = None  # among the renewals
     flight: "Deciding | None" = None
-    strangers: frozenset[Domain] = NOBODY
     request: bytes = b""
     reply: bytes = b""
     dialect: Dialect = Dialect.POLICY
-    others: tuple[Answer, ...] = ()
 
     @property
     def decided_at(self) -> float:
@@ -163,6 +150,8 @@ class Demands:
         # But for those below the next hop itself, as a domain's own are. Most others of small domains serve one alone,
         # and a set of one takes more than all of its reply.
         self._by_mx_hostname: dict[Domain, Destination | set[Destination]] = {}
+        self._overridden: dict[Destination, Override] = {}  # by which the last decision was made
+        self._strangers: dict[Destination, frozenset[Domain]] = {}
         self._renewals = Agenda(
             self._renew, clock.monotonic, concurrency=RENEWAL_CONCURRENCY, in_a_turn=RENEWED_IN_A_TURN
         )
@@ -205,15 +194,15 @@ class Demands:
         if not destination.packed:
             return None
         mx, sts, decision = unpack(destination.packed[_DECIDED.size :])
+        override = self._overridden.get(destination)
         if sts.status is StsStatus.IN_FORCE or decision.reply is Reply.SECURE:
             # A change of the policy decides anew at once, so that in the cache is the one that this was made by.
-            entry, override = self._cache.entry(destination.next_hop), destination.override
+            entry = self._cache.entry(destination.next_hop)
             sts.policy = entry.policy if entry is not None and sts.status is StsStatus.IN_FORCE else None
             if decision.reply is Reply.SECURE:
                 decision = replace(decision, policy=enforced_by(override, sts.policy) if override else sts.policy)
-        at = datetime.fromtimestamp(_DECIDED.unpack_from(destination.packed)[1], UTC)
-        mx = NO_LOOKUP if mx == NO_LOOKUP else mx
-        return Demand(mx, sts, destination.override, decision, at, destination.packed)
+        at = self._clock.now() - timedelta(seconds=self._clock.monotonic() - destination.decided_at)
+        return Demand(NO_LOOKUP if mx == NO_LOOKUP else mx, sts, override, decision, at, destination.packed)
 
     async def demand(self, destination: Destination) -> Demand:
         """The decision in force, made now if there is none; whoever asks meanwhile shares the work."""
@@ -337,8 +326,10 @@ class Demands:
         demand = Demand(mx, state.state, override, decision, self._clock.now())
         now = self._clock.monotonic()
         packed, before = pack(mx, state.state, decision), destination.packed[_DECIDED.size :]
-        demand.packed = _DECIDED.pack(now, demand.decided_at.timestamp()) + packed
-        destination.packed, destination.override = demand.packed, override
+        destination.packed = demand.packed = _DECIDED.pack(now) + packed
+        self._overridden.pop(destination, None)
+        if override is not None and self._is_here(destination):
+            self._overridden[destination] = override
         destination.expires_at = self._expiry(destination, state, now)
         if not same_but_for_ttl(packed, before):
             if before:
@@ -385,11 +376,13 @@ class Demands:
         if policy is None or policy.mode is Mode.NONE or not isinstance(demand.mx, MxEvidence):
             return
         names = (host.mx_hostname for host in demand.mx.hosts)
-        strangers = frozenset(name for name in names if not mx_permitted(policy.mx_patterns, name)) or NOBODY
+        strangers = frozenset(name for name in names if not mx_permitted(policy.mx_patterns, name))
         entry = self._cache.entry(destination.next_hop)
-        if strangers and strangers != destination.strangers and entry is not None:
+        if strangers and strangers != self._strangers.get(destination) and entry is not None:
             self._cache.note_downgrade(entry, Downgrade.MX_NOT_PERMITTED, ",".join(sorted(strangers)))
-        destination.strangers = strangers
+        self._strangers.pop(destination, None)
+        if strangers and self._is_here(destination):
+            self._strangers[destination] = strangers
 
     def _watch_hosts(self, destination: Destination, packed: bytes) -> None:
         """Only `secure` depends on our own verification, so only its destinations are found by MX host."""
@@ -514,6 +507,8 @@ class Demands:
             if not self._other_ports[next_hop]:
                 del self._other_ports[next_hop]
         self._renewals.discard(destination)
+        self._overridden.pop(destination, None)
+        self._strangers.pop(destination, None)
         self._cache.note_used(next_hop, destination.last_used)
         if destination.packed:
             self._unwatch_hosts(destination, destination.packed[_DECIDED.size :])

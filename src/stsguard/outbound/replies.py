@@ -6,8 +6,6 @@ It is rendered anew with every decision, and holds for as long as the destinatio
 one that no longer holds.
 """
 
-from typing import cast
-
 from stsguard.core import netstring
 from stsguard.core.dane import MxEvidence
 from stsguard.core.errors import LookupReason
@@ -73,6 +71,7 @@ class ReplyCache:
         self.cells: dict[bytes, Cell] = {}
         self.observe = observe
         self._demands = demands
+        self._others: dict[Destination, tuple[Spelling, ...]] = {}  # but for the first spelling of each
         demands.on_evict = self._evicted
         demands.on_decided = self._decided
 
@@ -86,11 +85,11 @@ class ReplyCache:
         if not destination.request:
             destination.request, destination.dialect = request, dialect
             return self._render(destination, destination, demand)
-        if len(destination.others) >= SPELLINGS - 1:
-            self.cells.pop(destination.others[0].request, None)
-            destination.others = destination.others[1:]
-        other = Spelling(request, dialect, destination)
-        destination.others += (other,)
+        other, others = Spelling(request, dialect, destination), self._others.get(destination, ())
+        if len(others) >= SPELLINGS - 1:
+            self.cells.pop(others[0].request, None)
+            others = others[1:]
+        self._others[destination] = (*others, other)
         return self._render(other, destination, demand)
 
     def _render(self, cell: Cell, destination: Destination, demand: Demand) -> bytes:
@@ -102,7 +101,7 @@ class ReplyCache:
         """Render the replies anew for a new decision."""
         if not destination.request:
             return
-        cells: tuple[Cell, ...] = (destination, *cast(tuple[Spelling, ...], destination.others))
+        cells: tuple[Cell, ...] = (destination, *self._others.get(destination, ()))
         # Should rendering fail, no reply to the decision before must live on with the new one's life.
         for cell in cells:
             cell.reply = NOTFOUND_REPLY if self.observe else TEMP_FAULT
@@ -114,6 +113,7 @@ class ReplyCache:
                 self._render(cell, destination, demand)
 
     def _evicted(self, destination: Destination) -> None:
-        for cell in (destination, *destination.others):
+        cells: tuple[Cell, ...] = (destination, *self._others.pop(destination, ()))
+        for cell in cells:
             self.cells.pop(cell.request, None)
-        destination.request, destination.others = b"", ()
+        destination.request = b""
