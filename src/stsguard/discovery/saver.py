@@ -23,7 +23,7 @@ save_failures = Counter("store_save_failures_total", "Transactions that could no
 RETRY_SECONDS = 30.0
 WAIT_SECONDS = 5.0
 BATCH = 500
-PAUSE_SECONDS = 0.01  # between transactions: what one costs is shared by all that come in meanwhile
+PAUSE_SECONDS = 0.03  # between transactions: what one costs is shared by all that come in meanwhile
 
 
 class PolicySaver:
