@@ -37,9 +37,11 @@ async def test_rfc8461_5_1_a_slow_fetch_is_pending_and_goes_on(world: World) -> 
     begun = world.clock.monotonic()
     assert await status(world) is StsStatus.PENDING
     assert world.clock.monotonic() - begun == pytest.approx(10.0, abs=0.1)
+    assert world.cache.is_fetching
     world.fetcher.held.set()
     await world.until(lambda: world.cache.entry(NAME) is not None, 1)
     assert world.fetcher.fetched == [NAME]
+    assert not world.cache.is_fetching
 
 
 @virtual

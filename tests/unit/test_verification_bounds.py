@@ -8,7 +8,7 @@ import pytest
 from stsguard.core.dane import MxHost
 from stsguard.discovery import verification
 from stsguard.discovery.supervisor import crashes
-from stsguard.discovery.verification import MAX_ADDRESSES
+from stsguard.discovery.verification import MAX_ADDRESSES, YIELD_SECONDS
 from stsguard.names import Domain
 from tests.unit.probing import (
     ADDRESS,
@@ -58,6 +58,18 @@ async def test_concurrency_is_bounded() -> None:
         await bench.settled()
     assert len(bench.prober.calls) == MAX_ADDRESSES
     assert bench.prober.most == 3
+
+
+async def test_while_policies_are_fetched_probes_begin_one_at_a_time() -> None:
+    bench = Bench()
+    bench.verifier.has_to_yield = lambda: True
+    addresses = [ip_address(f"192.0.2.{number}") for number in range(MAX_ADDRESSES)]
+    async with bench.running():
+        assert await bench.ask(mx(MX, addresses=addresses)) == 1
+        assert await bench.after(YIELD_SECONDS / 2) == 0
+        assert await bench.after(YIELD_SECONDS) == 1
+        bench.verifier.has_to_yield = lambda: False
+        assert await bench.after(0) == MAX_ADDRESSES - 2
 
 
 async def test_one_address_has_one_connection_and_the_others_do_not_wait_for_it() -> None:

@@ -79,6 +79,7 @@ def build_parts(config: Config, store: PolicyStore) -> Parts:
         size=config.lookup.cache_size,
         id_check_seconds=config.lookup.id_check_seconds,
     )
+    verifier.has_to_yield = lambda: cache.is_fetching
     tender = PolicyTender(cache, resolver=resolver, store=store)
     demands = Demands(
         resolver=resolver,

@@ -84,6 +84,7 @@ class PolicyCache:
         self._all_read = False
         self._left_in_store: set[Domain] = set()  # policies that were read, or written, and are not in memory
         self._size = size
+        self._fetching = 0
         self._entries: dict[Domain, PolicyEntry] = {}
         self._mode_none: dict[Domain, None] = {}  # those of the entries that apply nothing, the oldest first
         self._negative: OrderedDict[Domain, NegativeEntry] = OrderedDict()  # the least recently used first
@@ -91,6 +92,11 @@ class PolicyCache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether a policy is being fetched."""
+        return self._fetching > 0
 
     @property
     def negatives(self) -> int:
@@ -273,6 +279,7 @@ class PolicyCache:
         Raises:
             PolicyFetchFailed: it is not to be had; a cached one stays in force (RFC 8461 §3.3).
         """
+        self._fetching += 1
         try:
             policy = await self._fetcher.fetch(policy_domain)
         except PolicyFetchFailed as exc:
@@ -288,6 +295,8 @@ class PolicyCache:
             )
             contained("sessions", partial(self.on_fetch, policy_domain, exc))
             raise
+        finally:
+            self._fetching -= 1
         fetches.inc("ok")
         contained("sessions", partial(self.on_fetch, policy_domain, None))
         now = self.clock.now()

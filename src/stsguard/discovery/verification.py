@@ -3,7 +3,7 @@
 In the background and in use only: whoever looks up a next hop asks for its hosts to be verified, waits for nothing,
 and reads what is known. One address of one MX host is probed at most once an hour. A fault is believed when a second
 probe, made soon after the first, agrees: one bad moment takes no host out of a reply. A failed session lets the next
-probe be made sooner.
+probe be made sooner. While policies are being fetched, which somebody waits for, probes begin one at a time.
 
 What is kept is bounded, and a flood of hosts pushes out the least recently asked for that have no confirmed fault.
 """
@@ -37,6 +37,7 @@ INTERVAL_SECONDS = 3600.0
 CONFIRM_SHARE = 1 / 60  # of the interval, between a fault's first finding and the probe that confirms it
 CONFIRM_SECONDS = 5.0  # but no longer: the look-up for the next message shall know of it
 SOONER_SHARE = 1 / 12  # of the interval: five minutes, between two probes that failed sessions bring about
+YIELD_SECONDS = 0.05  # between the beginnings of two probes while something else is more urgent
 BUSY_SECONDS = 1.0  # when to look again at an address that another probe is connected to
 WAKE_SECONDS = 60.0  # the longest sleep, since the loop's clock stands still while the machine sleeps
 FINDING_INTERVALS = 24  # a finding that no later probe could renew counts for so many intervals
@@ -81,7 +82,8 @@ class MxVerifier:
         concurrency: connections at one time; to one address there is never more than one.
         max_hosts: how many hosts are remembered, and how many probes may wait.
 
-    `on_change` is called with an MX hostname whose verdict has changed, `on_probe` with what every probe showed.
+    `on_change` is called with an MX hostname whose verdict has changed, `on_probe` with what every probe showed;
+    `has_to_yield` tells whether something is under way that somebody waits for.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class MxVerifier:
         self.enabled = enabled
         self.on_change: Callable[[Domain], None] = lambda _mx_hostname: None
         self.on_probe: Callable[[MxProbe], None] = lambda _probe: None
+        self.has_to_yield: Callable[[], bool] = lambda: False
         self._prober = prober
         self._clock = clock
         self._random = random
@@ -110,6 +113,7 @@ class MxVerifier:
         self._sequence = count()
         self._locks: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
         self._running = 0
+        self._begun_at = float("-inf")  # the last of them
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
@@ -245,6 +249,8 @@ class MxVerifier:
             due, _, target = self._queue[0]
             if due > now:
                 return min(due - now, WAKE_SECONDS)
+            if self._begun_at + YIELD_SECONDS > now and self.has_to_yield():
+                return self._begun_at + YIELD_SECONDS - now
             heapq.heappop(self._queue)
             if target.due != due or not self._is_known(target):
                 continue  # put forward, or forgotten since
@@ -255,6 +261,7 @@ class MxVerifier:
             target.due = None
             target.next_at = now + self._interval_seconds  # before the task gets its turn another request may come
             self._running += 1
+            self._begun_at = now
             group.create_task(self._probe_in_background(target))
         return WAKE_SECONDS
 
