@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from time import monotonic
 
-TURN_SECONDS = 0.0003  # a step begun within it is made to its end
+TURN_SECONDS = 0.0005  # a step begun within it is made to its end
 
 
 class Turns:
