@@ -328,6 +328,19 @@ async def test_address_that_stalls_leaves_time_for_the_next(ca: ThrowAwayCA, goo
     assert policy.mode is Mode.ENFORCE
 
 
+async def test_who_has_proved_to_be_the_policy_host_has_the_last_word(ca: ThrowAwayCA, good: IssuedCertificate) -> None:
+    reply = say(response(status="HTTP/1.1 404 Not Found"))
+    async with HttpsServer(reply, good.server_context()) as server:
+        with socket.create_server(("127.0.0.2", server.port)) as other:
+            other.setblocking(False)
+            resolver = Addresses([LOOPBACK, ip_address("127.0.0.2")])
+            with pytest.raises(PolicyFetchFailed) as caught:
+                await fetcher(ca, server.port, resolver).fetch(DOMAIN)
+            with pytest.raises(BlockingIOError):
+                other.accept()
+    assert caught.value.reason is FetchReason.HTTP_STATUS
+
+
 async def test_certificate_failure_is_told_before_those_of_other_addresses(ca: ThrowAwayCA) -> None:
     resolver = Addresses([ip_address("127.0.0.2"), LOOPBACK, ip_address("255.255.255.255")])
     async with HttpsServer(say(response()), ca.issue(["other.test"]).server_context()) as server:
