@@ -34,6 +34,12 @@ def test_each_instant_is_kept_by_itself(changes: list[tuple[str, float]]) -> Non
     )
 
 
+def test_a_check_is_noted_in_one() -> None:
+    one = entry()
+    one.note_check(10.0, 20.0)
+    assert [getattr(one, name) for name in NAMES] == [0.0, 1.0, 2.0, 20.0, 10.0]
+
+
 @given(
     st.text(max_size=32),
     st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1)).map(lambda at: at.replace(tzinfo=UTC)),  # noqa: DTZ001 (it gets one)

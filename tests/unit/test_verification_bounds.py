@@ -127,13 +127,26 @@ async def test_a_host_forgotten_while_it_waits_or_is_probed_leaves_no_trace() ->
     async with bench.running():
         await bench.ask(mx(MX))  # being probed
         await bench.ask(mx(MX2, addresses=[ADDRESS2]))  # waiting
-        await bench.ask(mx(MX3, addresses=[ip_address("192.0.2.3")]))  # no place in the queue
+        await bench.ask(mx(MX3, addresses=[ip_address("192.0.2.3")]))  # has the place of the one before
         bench.prober.gate.set()
         await bench.settled()
-        assert bench.prober.calls == [(MX, ADDRESS)]
-        assert bench.told == []
+        assert bench.prober.calls == [(MX, ADDRESS), (MX3, ip_address("192.0.2.3"))]
         assert bench.verifier.verdict(MX) is None
-        assert await bench.ask(mx(MX3, addresses=[ip_address("192.0.2.3")])) == 1
+        assert bench.verifier.verdict(MX2) is None
+
+
+async def test_hosts_that_are_forgotten_keep_no_places_in_the_queue() -> None:
+    bench = Bench(max_hosts=16)
+    dropped = verification.probes_dropped.value()
+    names = [Domain(f"mx{number}.example.net") for number in range(100)]
+    for number, name in enumerate(names):
+        bench.verifier.request(mx(name, addresses=[ip_address(f"198.51.100.{number}")]))
+    assert bench.verifier.waiting <= 16
+    async with bench.running():
+        await bench.settled()
+    probed = [name for name, _ in bench.prober.calls]
+    assert set(probed) >= set(names[-14:])  # all but what an eighth of the places was void for
+    assert verification.probes_dropped.value() - dropped <= 2 * 100 // 16 + 2
 
 
 async def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:

@@ -16,6 +16,7 @@ from stsguard.discovery.agenda import Place
 from stsguard.names import Domain
 
 _INSTANT = Struct("<d")
+_TWO_INSTANTS = Struct("<2d")
 _HEAD = Struct("<6d?B")  # the instants below, whether it has succeeded an equal policy, octets of the record id
 
 
@@ -81,6 +82,13 @@ class PolicyEntry:
         instants = used_at, expires_at, refresh_at, id_check_at, checked_at, fetched_at
         head = _HEAD.pack(*instants, is_renewed, len(record_id))
         self.packed = head + record_id + pack_policy(stored.policy)
+
+    def note_check(self, checked_at: float, next_at: float) -> None:
+        """The record's id was looked at, and is to be at `next_at`: both in one, since each takes a copy."""
+        at = 3 * _INSTANT.size
+        self.packed = (
+            self.packed[:at] + _TWO_INSTANTS.pack(next_at, checked_at) + self.packed[at + _TWO_INSTANTS.size :]
+        )
 
     @property
     def policy(self) -> Policy:

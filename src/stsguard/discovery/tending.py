@@ -196,7 +196,7 @@ class PolicyTender:
 
     def _note_record(self, entry: PolicyEntry, now: float, found: RecordLookup) -> str:
         """Note what a check at `now` has found: the id that its policy is to be fetched for, if it is."""
-        entry.checked_at, entry.id_check_at = now, now + self._next_check_seconds()
+        entry.note_check(now, now + self._next_check_seconds())
         if found.record is None:
             id_checks.inc("failed" if found.failed else "none")
             if not found.failed:

@@ -43,6 +43,7 @@ WAKE_SECONDS = 60.0  # the longest sleep, since the loop's clock stands still wh
 FINDING_INTERVALS = 24  # a finding that no later probe could renew counts for so many intervals
 MAX_ADDRESSES = 8  # of one MX host: large providers rotate through more, and their hosts are alike
 MAX_CERTIFICATES = 2000  # facts kept once however many hosts share them
+_VOID_SHARE = 8  # once an eighth of the queue's places are of hosts forgotten since, they are taken out of it
 _SPARED = 16  # so many of the oldest hosts are looked at for one without a confirmed fault
 
 
@@ -110,6 +111,7 @@ class MxVerifier:
         self._hosts: dict[Domain, _Host] = {}  # the least recently asked for first
         self._certificates: OrderedDict[CertificateFacts, CertificateFacts] = OrderedDict()
         self._queue: list[tuple[float, int, _Target]] = []
+        self._void = 0  # places in the queue of hosts that are forgotten
         self._sequence = count()
         self._locks: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
         self._running = 0
@@ -220,10 +222,21 @@ class MxVerifier:
             oldest = list(islice(self._hosts, _SPARED))
             # A flood of other hosts must not make us forget why one was left out.
             forgotten = next((name for name in oldest if not self._has_confirmed_fault(name)), oldest[0])
-            del self._hosts[forgotten]
-            hosts_forgotten.inc()
+            self._forget(forgotten)
         state = self._hosts[mx_hostname] = known or _Host()
         return state
+
+    def _forget(self, mx_hostname: Domain) -> None:
+        hosts_forgotten.inc()
+        for target in self._hosts.pop(mx_hostname).targets:
+            if target.due is not None:
+                target.due = None
+                self._void += 1
+        # Nobody probes them, and they would keep places that others are refused, and as much memory as the hosts known.
+        if self._void * _VOID_SHARE > self._max_hosts:
+            self._queue = [place for place in self._queue if place[2].due == place[0]]
+            heapq.heapify(self._queue)
+            self._void = 0
 
     def _has_confirmed_fault(self, mx_hostname: Domain) -> bool:
         return any(
