@@ -351,9 +351,11 @@ async def test_a_slow_client_is_told_and_let_go(tmp_path: Path, monkeypatch: pyt
 async def test_a_client_that_does_not_read_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "SEND_SECONDS", 0.05)
     async with admin_socket(tmp_path) as at:
-        for number in range(4000):
-            at.world.publish(f"d{number}.example")
-            await at.world.cache.fetch(Domain(f"d{number}.example"), "1")
+        names = [Domain(f"d{number}.example") for number in range(4000)]
+        for name in names:
+            at.world.publish(name)
+        # All at once: a transaction of the store serves many then, and one after the other waits for each.
+        await asyncio.gather(*(at.world.cache.fetch(name, "1") for name in names))
         _reader, writer = await asyncio.open_unix_connection(str(at.path), limit=1024)
         writer.write(b"GET /cache?limit=10000 HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: bool(at.http._tasks))
