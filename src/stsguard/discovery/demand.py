@@ -44,7 +44,7 @@ renewals = Counter("renewals_total", "Decisions renewed ahead of time.")
 evictions = Counter("destinations_evicted_total", "Destinations dropped to make room.")
 
 RENEWAL_CONCURRENCY = 32
-RENEWED_IN_A_TURN = 8
+RENEWED_IN_A_TURN = 24
 EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
 REDECIDED_AT_ONCE = 20  # of the next hops that share an MX host; the others are decided when they are asked for
 FOR_EVER = float("inf")

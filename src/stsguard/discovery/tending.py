@@ -38,7 +38,7 @@ id_checks = Counter("record_checks_total", "Background checks of a record's id, 
 store_open_failures = Counter("store_open_failures_total", "Attempts to open the store that failed.")
 clock_jumps = Counter("clock_jumps_total", "Jumps of the wall clock by more than an hour.")
 
-CONCURRENCY = 16
+CONCURRENCY = 48
 OPEN_RETRY_SECONDS = 15.0
 LOAD_CHUNK = 500
 CLOCK_CHECK_SECONDS = 5.0  # a kill between a jump and its notice leaves instants of the old time in the store
