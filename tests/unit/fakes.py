@@ -19,7 +19,8 @@ from stsguard.core.errors import FetchReason, LookupFailed, LookupReason, Policy
 from stsguard.core.mtasts import Policy, parse_policy
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.policycache import StoredPolicy
-from stsguard.discovery.demand import Demand, Demands
+from stsguard.discovery.demand import Demands
+from stsguard.discovery.destination import Demand
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.tending import PolicyTender
 from stsguard.discovery.verification import MxVerifier

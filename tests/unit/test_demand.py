@@ -12,6 +12,7 @@ from stsguard.core.overrides import parse_overrides
 from stsguard.core.policycache import Downgrade
 from stsguard.core.tlspolicy import NO_PERMITTED_HOST, Row
 from stsguard.discovery import demand, policies, supervisor
+from stsguard.discovery.destination import Destination
 from stsguard.names import Domain
 from tests.unit.fakes import START, TLSA, World, virtual
 
@@ -19,7 +20,7 @@ NAME = Domain("example.com")
 MX = Domain("mx.example.com")
 
 
-def destination(world: World, name: str = NAME, port: int = 25) -> demand.Destination:
+def destination(world: World, name: str = NAME, port: int = 25) -> Destination:
     return world.demands.destination(Domain(name), port)
 
 

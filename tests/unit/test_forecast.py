@@ -9,7 +9,7 @@ from stsguard.core.dane import MxEvidence, MxHost, MxLookupFailure, TlsaStatus
 from stsguard.core.errors import LookupReason, ResultType
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.tlspolicy import StsState, StsStatus, decide
-from stsguard.discovery.demand import Demand
+from stsguard.discovery.destination import Demand
 from stsguard.discovery.forecast import would_defer
 from stsguard.names import Domain
 from tests.unit.fakes import START, TLSA, policy

@@ -10,7 +10,8 @@ from stsguard.core.addresses import AddressGuard
 from stsguard.inbound.certificates import CertificateKeeper, CertificateSettings
 from stsguard.inbound.order_pace import OrderPace
 from stsguard.names import Domain
-from stsguard.ports import CertificateStore, Clock, Resolver
+from stsguard.ports import Clock, Resolver
+from stsguard.ports.certificates import CertificateStore
 
 if TYPE_CHECKING:
     from stsguard.adapters.tls_certificates import HandCertificates

@@ -90,8 +90,8 @@ def lookup_standalone(config: Config, next_hop: NextHop, host: Domain) -> Plain:
     """Look a next hop up and decide without a daemon: no cached policy is known, nothing is stored, no MX is probed."""
     from stsguard.app.readiness import postfix_readiness, resolver_readiness
     from stsguard.config.options import LookupMode
-    from stsguard.discovery.demand import Destination
     from stsguard.discovery.describe import plain_demand
+    from stsguard.discovery.destination import Destination
     from stsguard.discovery.explain import Known, explain
 
     async def work(parts: "Parts") -> Plain:

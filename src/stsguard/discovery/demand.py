@@ -3,28 +3,25 @@
 A destination is a next hop and a port. It is decided when first asked for, at most once at a time, and again before
 its evidence runs out while it is in use; a change of its policy, of a verdict on one of its MX hosts, or of the
 overrides decides it anew from the evidence that is there. `on_decided` is told of every decision.
-
-Decision and evidence are kept packed: they are only looked at when a session is judged, or when they change.
 """
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from operator import attrgetter
-from struct import Struct
 
 from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
 from stsguard.core.mtasts import Mode, mx_permitted
 from stsguard.core.overrides import Override, OverrideKind, Overrides
 from stsguard.core.packed import mx_hostnames, pack, reply_of, same_but_for_ttl, unpack
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
-from stsguard.core.socketmap import Dialect
-from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsState, StsStatus, decide, enforced_by
-from stsguard.discovery.agenda import Agenda, Place
+from stsguard.core.tlspolicy import SMTP_PORT, Reply, Row, StsState, StsStatus, decide, enforced_by
+from stsguard.discovery.agenda import Agenda
+from stsguard.discovery.destination import NO_LOOKUP, Deciding, Demand, Destination
 from stsguard.discovery.lookups import Waited
 from stsguard.discovery.mx import MxLookup
 from stsguard.discovery.policies import PolicyCache
@@ -50,77 +47,9 @@ REDECIDED_AT_ONCE = 20  # of the next hops that share an MX host; the others are
 FOR_EVER = float("inf")
 _VERIFIED = (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY)  # replies for the hosts of which our own verification counts
 _ROW_LABELS = {row: row.name.lower() for row in Row}
-NO_LOOKUP = MxEvidence((), secure=False, ttl=int(REPLY_TTL_SECONDS[1]))  # an override needs no evidence
-_DECIDED = Struct("<d")  # the monotonic instant of a decision; the rest is `pack`'s
-
-
-@dataclass(slots=True)  # not frozen: see `dane.Answer`
-class Demand:
-    """A decision with all that it was made of."""
-
-    mx: MxEvidence | MxLookupFailure
-    sts: StsState
-    override: Override | None
-    decision: Decision
-    decided_at: datetime
-    packed: bytes = b""  # as its destination keeps it
-
-
-@dataclass(slots=True, eq=False)
-class Destination:
-    """A next hop and port; instants are of the monotonic clock. `last_used` is set by whoever answers with it.
-
-    There may be a million of them, so what few have is elsewhere. `request`, `reply` and `dialect` are the reply
-    cache's: a look-up finds all it needs in one object.
-    """
-
-    next_hop: Domain
-    port: int
-    packed: bytes = b""  # the last decision with its evidence, as `Demands.latest` gives it
-    expires_at: float = NEVER
-    evidence_until: float = NEVER
-    last_used: float = NEVER
-    place: Place | None = None  # among the renewals
-    flight: "Deciding | None" = None
-    request: bytes = b""
-    reply: bytes = b""
-    dialect: Dialect = Dialect.POLICY
-
-    @property
-    def decided_at(self) -> float:
-        """When the last decision was made."""
-        return float(_DECIDED.unpack_from(self.packed)[0]) if self.packed else NEVER
 
 
 _Key = Domain | tuple[Domain, int]
-
-
-class Deciding:
-    """A decision under way, and what has been gathered for it."""
-
-    __slots__ = ("_calls", "ahead_seconds", "destination", "generation", "mx", "outcome", "state")
-
-    def __init__(self, destination: Destination, ahead_seconds: float) -> None:
-        self.destination = destination
-        self.ahead_seconds = ahead_seconds
-        self.generation = 0
-        self.mx: MxEvidence | MxLookupFailure | None = None
-        self.state: StateUntil | None = None
-        self.outcome: Demand | BaseException | None = None
-        self._calls: list[Callable[[Demand | BaseException], object]] = []
-
-    def then(self, call: Callable[[Demand | BaseException], object]) -> None:
-        """Have `call`, which raises nothing, told of the decision as soon as it is made, or of why it can't be."""
-        if self.outcome is None:
-            self._calls.append(call)
-        else:
-            call(self.outcome)
-
-    def settle(self, outcome: Demand | BaseException) -> None:
-        """This is what came of it."""
-        self.outcome = outcome
-        for call in self._calls:
-            call(outcome)
 
 
 class Demands:
@@ -193,7 +122,7 @@ class Demands:
         """The decision made last, in force or not any more; None where there was none yet."""
         if not destination.packed:
             return None
-        mx, sts, decision = unpack(destination.packed[_DECIDED.size :])
+        mx, sts, decision = unpack(destination.evidence)
         override = self._overridden.get(destination)
         if sts.status is StsStatus.IN_FORCE or decision.reply is Reply.SECURE:
             # A change of the policy decides anew at once, so that in the cache is the one that this was made by.
@@ -213,7 +142,7 @@ class Demands:
         begun.then(decided.set)
         return await decided.future
 
-    def begin(self, destination: Destination) -> "Demand | Deciding":
+    def begin(self, destination: Destination) -> Demand | Deciding:
         """As `demand`: the decision, or the making of it."""
         now = self._clock.monotonic()
         destination.last_used = now
@@ -226,24 +155,24 @@ class Demands:
                 return demand
         return self._decide_in_flight(destination)
 
-    def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> "Deciding":
+    def _decide_in_flight(self, destination: Destination, ahead_seconds: float = 0.0) -> Deciding:
         flight = destination.flight
         if flight is None:
             flight = destination.flight = Deciding(destination, ahead_seconds)
             self._contain(self._gather, flight)
         return flight
 
-    def _contain(self, step: "Callable[[Deciding], None]", flight: "Deciding") -> None:
+    def _contain(self, step: Callable[[Deciding], None], flight: Deciding) -> None:
         fault = caught("decision", step, flight)
         if fault is not None:
             self._land(flight, fault)
 
-    def _land(self, flight: "Deciding", outcome: Demand | BaseException) -> None:
+    def _land(self, flight: Deciding, outcome: Demand | BaseException) -> None:
         if flight.outcome is None:  # else it has failed before
             flight.destination.flight = None
             flight.settle(outcome)
 
-    def _gather(self, flight: "Deciding") -> None:
+    def _gather(self, flight: Deciding) -> None:
         next_hop = flight.destination.next_hop
         flight.generation, flight.mx, flight.state = self._generation, None, None
         override = self.find_override(next_hop)
@@ -266,7 +195,7 @@ class Demands:
 
         MxLookup(self._resolver, flight.destination.port, one_family, partial(self._mx_found, flight)).begin(next_hop)
 
-    def _state_found(self, flight: "Deciding", outcome: StateUntil | BaseException) -> None:
+    def _state_found(self, flight: Deciding, outcome: StateUntil | BaseException) -> None:
         if isinstance(outcome, BaseException):
             self._fail(flight, outcome)
         else:
@@ -274,7 +203,7 @@ class Demands:
             if flight.mx is not None:
                 self._contain(self._decide_gathered, flight)
 
-    def _mx_found(self, flight: "Deciding", outcome: MxEvidence | MxLookupFailure | BaseException) -> None:
+    def _mx_found(self, flight: Deciding, outcome: MxEvidence | MxLookupFailure | BaseException) -> None:
         if isinstance(outcome, BaseException):
             self._fail(flight, outcome)
         else:
@@ -282,12 +211,12 @@ class Demands:
             if flight.state is not None:
                 self._contain(self._decide_gathered, flight)
 
-    def _fail(self, flight: "Deciding", exc: BaseException) -> None:
+    def _fail(self, flight: Deciding, exc: BaseException) -> None:
         if not isinstance(exc, asyncio.CancelledError):
             report("decision", exc)
         self._land(flight, exc)
 
-    def _decide_gathered(self, flight: "Deciding") -> None:
+    def _decide_gathered(self, flight: Deciding) -> None:
         mx, state, destination = flight.mx, flight.state, flight.destination
         assert mx is not None  # noqa: S101 (both have been gathered)
         assert state is not None  # noqa: S101
@@ -325,8 +254,9 @@ class Demands:
         decisions.inc(decision.reply, _ROW_LABELS[decision.row])
         demand = Demand(mx, state.state, override, decision, self._clock.now())
         now = self._clock.monotonic()
-        packed, before = pack(mx, state.state, decision), destination.packed[_DECIDED.size :]
-        destination.packed = demand.packed = _DECIDED.pack(now) + packed
+        packed, before = pack(mx, state.state, decision), destination.evidence
+        destination.note_decision(packed, now)
+        demand.packed = destination.packed
         self._overridden.pop(destination, None)
         if override is not None and self._is_here(destination):
             self._overridden[destination] = override
@@ -409,7 +339,7 @@ class Demands:
         labels = mx_hostname.split(".")
         for start in range(len(labels)):
             for destination in self._of(Domain(".".join(labels[start:]))):
-                packed = destination.packed[_DECIDED.size :]
+                packed = destination.evidence
                 if packed and reply_of(packed) is Reply.SECURE and mx_hostname in mx_hostnames(packed):
                     found.append(destination)
         return found
@@ -420,7 +350,7 @@ class Demands:
             return None
         state = self._cache.peek(destination.next_hop)
         if state is not None and destination.evidence_until > self._clock.monotonic():
-            mx = unpack(destination.packed[_DECIDED.size :])[0]
+            mx = unpack(destination.evidence)[0]
             if mx != NO_LOOKUP:
                 return self._decide(destination, mx, state)
         self.expire(destination)
@@ -511,11 +441,11 @@ class Demands:
         self._strangers.pop(destination, None)
         self._cache.note_used(next_hop, destination.last_used)
         if destination.packed:
-            self._unwatch_hosts(destination, destination.packed[_DECIDED.size :])
+            self._unwatch_hosts(destination, destination.evidence)
         self.on_evict(destination)
 
 
-def _key(next_hop: Domain, port: int) -> "_Key":
+def _key(next_hop: Domain, port: int) -> _Key:
     return next_hop if port == SMTP_PORT else (next_hop, port)  # nearly all are at that port
 
 

@@ -9,7 +9,7 @@ from stsguard.core.mxcheck import MxProbe
 from stsguard.core.overrides import Override
 from stsguard.core.socketmap import Dialect, render_reply
 from stsguard.core.tlspolicy import Decision, Reply
-from stsguard.discovery.demand import NO_LOOKUP, Demand, Destination
+from stsguard.discovery.destination import NO_LOOKUP, Demand, Destination
 from stsguard.discovery.forecast import Results, would_defer
 from stsguard.discovery.policy_entry import PolicyEntry
 from stsguard.discovery.states import NegativeEntry

@@ -14,7 +14,7 @@ from stsguard.core.mxcheck import MxVerdict
 from stsguard.core.overrides import Override
 from stsguard.core.policycache import StoredPolicy
 from stsguard.core.tlspolicy import StsState, StsStatus, decide
-from stsguard.discovery.demand import Demand
+from stsguard.discovery.destination import Demand
 from stsguard.discovery.mx import lookup_mx_evidence
 from stsguard.discovery.record import RecordLookup, lookup_record
 from stsguard.names import Domain

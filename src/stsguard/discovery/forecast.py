@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from stsguard.core.dane import MxEvidence, MxHost, TlsaStatus
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.tlspolicy import Reply
-from stsguard.discovery.demand import Demand
+from stsguard.discovery.destination import Demand
 from stsguard.names import Domain
 
 Results = Callable[[Domain], Sequence[MxProbe]]

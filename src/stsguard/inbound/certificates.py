@@ -37,7 +37,8 @@ from stsguard.inbound.order_pace import OrderPace
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.ports import CertificateAuthority, CertificateKeyFiles, CertificateStore, Clock, ReachProver
+from stsguard.ports import Clock
+from stsguard.ports.certificates import CertificateAuthority, CertificateKeyFiles, CertificateStore, ReachProver
 
 log = logger(__name__)
 orders = Counter("certificate_orders_total", "Attempts to get a certificate by ACME, by what came of them.", "outcome")

@@ -14,7 +14,7 @@ from stsguard.discovery.health import PartHealth, PartState
 from stsguard.log import logger, outcome
 from stsguard.names import Domain
 from stsguard.ports import Clock
-from stsguard.ports.hand_certificates import HandCertificateFiles
+from stsguard.ports.certificates import HandCertificateFiles
 
 log = logger(__name__)
 

@@ -22,7 +22,8 @@ from stsguard.discovery.supervisor import supervised
 from stsguard.inbound.hosting import Message, Page
 from stsguard.metrics import Counter
 from stsguard.names import Domain
-from stsguard.ports import CertificateStore, Clock
+from stsguard.ports import Clock
+from stsguard.ports.certificates import CertificateStore
 
 requests = Counter("policy_host_requests_total", "Requests to the policy host by what was answered.", "answer")
 

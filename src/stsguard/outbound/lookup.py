@@ -21,7 +21,8 @@ from typing import cast
 from stsguard.core import netstring
 from stsguard.core.errors import RequestInvalid
 from stsguard.core.socketmap import Dialect, KeyKind, UnknownMap, parse_next_hop, parse_request
-from stsguard.discovery.demand import Demand, Demands, Destination
+from stsguard.discovery.demand import Demands
+from stsguard.discovery.destination import Demand, Destination
 from stsguard.discovery.limits import TimeLimit
 from stsguard.discovery.supervisor import caught, contained, report
 from stsguard.log import logger, outcome

@@ -11,7 +11,8 @@ from stsguard.core.dane import MxEvidence
 from stsguard.core.errors import LookupReason
 from stsguard.core.socketmap import NOTFOUND, Dialect, render_reply
 from stsguard.core.tlspolicy import Reply
-from stsguard.discovery.demand import Demand, Demands, Destination
+from stsguard.discovery.demand import Demands
+from stsguard.discovery.destination import Demand, Destination
 
 SPELLINGS = 8  # of one destination that are kept, the newest: dialects times cases, and a stranger may add his own
 NOTFOUND_REPLY = netstring.encode(NOTFOUND)

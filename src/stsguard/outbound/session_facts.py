@@ -11,7 +11,8 @@ from stsguard.core.errors import LookupReason, PolicyFetchFailed
 from stsguard.core.session import Seen, Session, Source
 from stsguard.core.tlspolicy import SMTP_PORT, Decision, Reply, Row, StsStatus
 from stsguard.core.verdict import FetchFailure, Known
-from stsguard.discovery.demand import NO_LOOKUP, Demand, Demands, Destination
+from stsguard.discovery.demand import Demands
+from stsguard.discovery.destination import NO_LOOKUP, Demand, Destination
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.verification import MxVerifier
 from stsguard.names import Domain

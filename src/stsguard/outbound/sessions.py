@@ -13,7 +13,8 @@ from functools import partial
 from stsguard.core.mxcheck import MxProbe
 from stsguard.core.session import Count, PolicyType, Seen, Session, Source
 from stsguard.core.verdict import VERIFIED_WITHIN, Known, judge
-from stsguard.discovery.demand import Demand, Demands, Destination
+from stsguard.discovery.demand import Demands
+from stsguard.discovery.destination import Demand, Destination
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.supervisor import contained, kept_up, supervised
 from stsguard.discovery.tending import PolicyTender

@@ -1,14 +1,13 @@
 """What discovery and the two sides ask of the outside world, as Protocols.
 
 Adapters and the store implement them without importing this module's users; tests implement them with values.
-All look-ups go to the one configured resolver. What the intake of reports asks for is in `intake`, what the watch of
-certificates does in `hand_certificates`.
+All look-ups go to the one configured resolver. What the intake of reports asks for is in `intake`, what is
+asked for certificates of our Policy Hosts in `certificates`.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import date, datetime
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -17,7 +16,7 @@ if TYPE_CHECKING:  # some of these modules take their time to load, and no annot
     from stsguard.core.dane import Answer, MxRecord, TlsaRecord
     from stsguard.core.dkim_verdict import DkimVerdict
     from stsguard.core.findings import HostingFinding, SeenFinding
-    from stsguard.core.hosted import AcmeChallenge, CertificateState, HistoryEvent, HostedDomain, PolicyFetchRow
+    from stsguard.core.hosted import HistoryEvent, HostedDomain, PolicyFetchRow
     from stsguard.core.inspection import Inspection, PolicyAt, RecordAt
     from stsguard.core.mtasts import Policy
     from stsguard.core.mxcheck import MxProbe
@@ -389,76 +388,6 @@ class PolicyFetchStore(Protocol):
 
     async def delete_policy_fetches(self, before: date) -> int:
         """Delete what was counted before that day; how many rows."""
-
-
-class CertificateStore(Protocol):
-    """Keeps the state of certificates and of challenges under way, for every process. Raises `StoreUnavailable`."""
-
-    async def load_certificate_states(self) -> Sequence[CertificateState]:
-        """The states of all Policy Hosts that were ever tried."""
-
-    async def save_certificate_state(self, state: CertificateState) -> None:
-        """Write it in place of what is there, and end the claim of whoever has it."""
-
-    async def claim_certificate(self, policy_host: Domain, node: str, now: datetime, lease_seconds: float) -> bool:
-        """Whether `node` is now the one that orders a certificate for this host, or still is; the claim ends by
-        itself."""
-
-    async def save_challenge(self, challenge: AcmeChallenge) -> None:
-        """Have every process answer it until it expires."""
-
-    async def load_challenges(self, now: datetime) -> Sequence[AcmeChallenge]:
-        """Those under way; expired ones are deleted."""
-
-    async def load_challenge(self, kind: str, token: str, now: datetime) -> AcmeChallenge | None:
-        """The one under way with this token, which may be anything that a stranger asks for."""
-
-    async def delete_challenge(self, kind: str, token: str) -> None:
-        """It is over."""
-
-
-class CertificateAuthority(Protocol):
-    """A CA that gives certificates by ACME (RFC 8555)."""
-
-    async def order(
-        self, host: Domain, kind: str, present: Callable[[AcmeChallenge], Awaitable[None]]
-    ) -> tuple[bytes, bytes]:
-        """A new key and the chain of its certificate for `host`, both in PEM. `present` has the challenge, of that
-        `kind`, answered from then on.
-
-        Raises:
-            CertificateFailed: in every other case.
-        """
-
-    async def renewal_time(self, pem: bytes) -> datetime | None:
-        """When the CA wants the certificate renewed (RFC 9773); None where it says nothing or can't be asked."""
-
-
-class CertificateKeyFiles(Protocol):
-    """The certificates of ours on this machine, each with its key. Methods raise `OSError`."""
-
-    def lock(self) -> AbstractContextManager[bool]:
-        """Whether this process is the one on this machine that orders certificates, while entered."""
-
-    def is_by_hand(self, host: Domain) -> bool:
-        """Whether the operator has put a certificate there, so that none is to be ordered for `host`."""
-
-    def load(self, host: Domain) -> bytes | None:
-        """Key and chain in PEM as last saved; None where there are none."""
-
-    def save(self, host: Domain, key_pem: bytes, chain_pem: bytes) -> None:
-        """Replace key and chain together."""
-
-
-class ReachProver(Protocol):
-    """Asks, over the public path, whether a name leads to us."""
-
-    async def prove(self, challenge: AcmeChallenge) -> None:
-        """Return if every public address of `challenge.host` answers the challenge, of the kind "reach" or "reach-tls".
-
-        Raises:
-            CertificateFailed: with the address and what it answered.
-        """
 
 
 class Authority(Protocol):
