@@ -10,8 +10,9 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from stsguard.app.database_work import opened_stores
 from stsguard.cli.main import main
-from stsguard.store.stores import Stores, open_stores
+from stsguard.store.stores import Stores
 from tests.lab.ca import ThrowAwayCA
 from tests.lab.fetching import response
 from tests.lab.https_server import HttpsServer, say
@@ -55,12 +56,8 @@ class Site:
     @asynccontextmanager
     async def stores(self) -> AsyncIterator[Stores]:
         """The stores of its database."""
-        stores = open_stores(f"sqlite:///{self.directory}/stsguard.db")
-        await stores.domains.open()
-        try:
+        async with opened_stores(f"sqlite:///{self.directory}/stsguard.db") as stores:
             yield stores
-        finally:
-            await stores.domains.close()
 
 
 @asynccontextmanager

@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 
 import pytest
 
+from stsguard.app.database_work import opened_stores
 from stsguard.core.hosted import AcmeChallenge, HostedDomain
 from stsguard.core.mtasts import Mode
 from stsguard.names import Domain
-from stsguard.store.stores import Stores, open_stores
+from stsguard.store.stores import Stores
 from tests.integration.policy_hosting import PATH, parse, put_certificate, request
 from tests.lab.ca import ThrowAwayCA
 from tests.unit.hosting import hosted
@@ -94,12 +95,8 @@ class Inbound:
         """What `work` gives with the stores of the daemon's database, as a command has them."""
 
         async def run() -> T:
-            stores = open_stores(f"sqlite:///{self.directory}/stsguard.db")
-            await stores.policies.open()
-            try:
+            async with opened_stores(f"sqlite:///{self.directory}/stsguard.db") as stores:
                 return await work(stores)
-            finally:
-                await stores.policies.close()
 
         return asyncio.run(run())
 

@@ -1,7 +1,8 @@
 """A command's work on the database, straight, whether or not a daemon runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -35,6 +36,23 @@ def require_database(config: Config) -> None:
     )
 
 
+@asynccontextmanager
+async def opened_stores(url: str) -> "AsyncIterator[Stores]":
+    """The stores of the database `url`, opened, and closed in the end. An SQLite file is made where there is none.
+
+    Raises:
+        StoreUnavailable: it can't be opened.
+    """
+    from stsguard.store.stores import open_stores
+
+    stores = open_stores(url)
+    await stores.policies.open()
+    try:
+        yield stores
+    finally:
+        await stores.policies.close()
+
+
 def with_stores(config: Config, work: Callable[["Stores"], Awaitable[T]]) -> T:
     """What `work` returns, with the database, which has to be there, opened for it and closed again.
 
@@ -42,14 +60,9 @@ def with_stores(config: Config, work: Callable[["Stores"], Awaitable[T]]) -> T:
         StoreUnavailable: it can't be opened; and whatever `work` raises.
     """
     require_database(config)
-    from stsguard.store.stores import open_stores
 
     async def run() -> T:
-        stores = open_stores(config.store.url)
-        await stores.policies.open()
-        try:
+        async with opened_stores(config.store.url) as stores:
             return await work(stores)
-        finally:
-            await stores.policies.close()
 
     return asyncio.run(run())

@@ -1,7 +1,7 @@
 """`stsguard domain add`, `edit`, `mode`, `retire`: with what happens next, what is safe today, and the way back."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,19 +38,17 @@ from_dns_option = click.option("--mx-from-dns", is_flag=True, help="The MX hosts
 confirm_option = click.option("--confirm", metavar="DOMAIN", help="The domain's name, instead of being asked for it.")
 
 
+def force_option(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`--force REASON`; `text` is its help."""
+    return click.option("--force", "forced", default="", metavar="REASON", callback=reason_value, help=text)
+
+
 @click.command()
 @domain_argument
 @mx_option
 @from_dns_option
 @click.option("--alias-of", callback=domain_value, metavar="DOMAIN", help="Follow the policy of this hosted domain.")
-@click.option(
-    "--force",
-    "forced",
-    default="",
-    metavar="REASON",
-    callback=reason_value,
-    help="Begin though the live policy can't be fetched.",
-)
+@force_option("Begin though the live policy can't be fetched.")
 @common_options
 def add(
     policy_domain: "Domain",
@@ -100,9 +98,7 @@ def add(
 @click.option("--add-mx", multiple=True, callback=mx_values, metavar="HOST", help="Permit this one as well.")
 @click.option("--remove-mx", multiple=True, callback=mx_values, metavar="HOST", help="No longer permit this one.")
 @click.option("--plan", "only_plan", is_flag=True, help="Change nothing; print the safe order with its dates.")
-@click.option(
-    "--force", "forced", default="", metavar="REASON", callback=reason_value, help="Change it though mail may bounce."
-)
+@force_option("Change it though mail may bounce.")
 @common_options
 def edit(
     policy_domain: "Domain",
@@ -152,14 +148,7 @@ def _only_later(changed: "Changed") -> str:
 @domain_argument
 @click.argument("wanted_mode", metavar="enforce|testing", type=click.Choice(["enforce", "testing"]))
 @confirm_option
-@click.option(
-    "--force",
-    "forced",
-    default="",
-    metavar="REASON",
-    callback=reason_value,
-    help="Enforce though it is not ready; recorded.",
-)
+@force_option("Enforce though it is not ready; recorded.")
 @common_options
 def mode(
     policy_domain: "Domain",
