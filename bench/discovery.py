@@ -175,7 +175,7 @@ def _tell_parts(repeats: int) -> None:
     import dns.message
 
     from stsguard.adapters.policy_fetch.response import FullResponse, PolicyResponse
-    from stsguard.adapters.resolver.exchange import parse_response
+    from stsguard.adapters.resolver.interpreted import parse_response
     from stsguard.adapters.resolver.plain import MX, make_question, make_wire_query, read_plain
 
     name = Domain("example.test")

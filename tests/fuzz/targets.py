@@ -121,11 +121,11 @@ def dns_message(data: bytes) -> None:
     import dns.rdatatype
 
     from stsguard.adapters.resolver.answer import check_rcode, read_response
-    from stsguard.adapters.resolver.exchange import parse_response, question_of
-    from stsguard.adapters.resolver.plain import MAX_RECORDS, read_plain
+    from stsguard.adapters.resolver.interpreted import parse_response, question_of
+    from stsguard.adapters.resolver.plain import MAX_RECORDS, PlainAnswer, PlainFailure, is_truncated, read_plain
     from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
     from stsguard.adapters.resolver.udp import Malformed
-    from stsguard.core.errors import LookupFailed
+    from stsguard.core.errors import LookupFailed, LookupReason
 
     kinds = (("TXT", to_txt), ("MX", to_mx), ("A", to_address), ("AAAA", to_address), ("TLSA", to_tlsa), ("CNAME", str))
     kind, convert = kinds[data[0] % len(kinds)] if data else kinds[0]
@@ -141,17 +141,23 @@ def dns_message(data: bytes) -> None:
     except Malformed as exc:
         _check_message(str(exc))
         return
+    assert not is_truncated(wire, question) or message is None
     if message is None:
         return
+    failed: LookupReason | None = None
     try:
         check_rcode(message, kind, "")
         step = read_response(message, name, rdtype, kind)
         to_domain(step.owner, kind)
     except LookupFailed as exc:
         _check_message(str(exc))
+        failed = exc.reason
+    if isinstance(plain, PlainFailure):
+        assert failed is {2: LookupReason.SERVFAIL, 5: LookupReason.REFUSED}[plain.rcode]
+    if failed is not None:
         return
     values = [convert(rdata) for rdata in step.records]
-    if plain is not None:
+    if isinstance(plain, PlainAnswer):
         # Whatever is read the short way is what dnspython reads.
         authentic = bool(message.flags & dns.flags.AD)
         assert (plain.status, plain.records, plain.ttl) == (step.status, tuple(values), step.ttl_seconds)

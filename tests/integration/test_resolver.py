@@ -417,7 +417,7 @@ async def test_a_fault_of_ours_reaches_who_waits(monkeypatch: pytest.MonkeyPatch
     def broken(*_arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("stsguard.adapters.resolver.read_response", broken)
+    monkeypatch.setattr("stsguard.adapters.resolver.interpreted.read_response", broken)
     with pytest.raises(ZeroDivisionError):
         await ask(zone("example.test. 300 IN CNAME b.test.", "b.test. 300 IN MX 1 mx.test."), lookup_mx)
 

@@ -13,17 +13,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stsguard.adapters.resolver.answer import check_rcode, read_response
-from stsguard.adapters.resolver.exchange import parse_response, question_of
-from stsguard.adapters.resolver.plain import PlainAnswer, make_question, make_wire_query, read_plain
+from stsguard.adapters.resolver.interpreted import parse_response, question_of
+from stsguard.adapters.resolver.plain import (
+    PlainAnswer,
+    PlainFailure,
+    is_truncated,
+    make_question,
+    make_root_question,
+    make_wire_query,
+    read_plain,
+    type_name,
+)
 from stsguard.adapters.resolver.records import to_address, to_mx, to_tlsa, to_txt, to_wire_name
 from stsguard.adapters.resolver.udp import Malformed
 from stsguard.core.dane import AnswerStatus, MxRecord, TlsaRecord
-from stsguard.core.errors import LookupFailed
+from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.names import Domain
 from tests.lab.nameserver import respond
 
 NAME = Domain("example.test")
-CONVERT: dict[str, Any] = {"TXT": to_txt, "MX": to_mx, "A": to_address, "AAAA": to_address, "TLSA": to_tlsa}
+CONVERT: dict[str, Any] = {
+    "TXT": to_txt,
+    "MX": to_mx,
+    "A": to_address,
+    "AAAA": to_address,
+    "TLSA": to_tlsa,
+    "DNSKEY": lambda rdata: rdata.to_wire(),
+}
+FAILURES = {2: LookupReason.SERVFAIL, 5: LookupReason.REFUSED}
 SOA = "test. 300 IN SOA ns.test. hostmaster.test. 1 3600 600 86400 60"
 RECORDS = {
     "TXT": ('"v=STSv1; id=1;"', '"a" "b" ""', '""', "\\255\\000"),
@@ -31,6 +48,7 @@ RECORDS = {
     "A": ("192.0.2.1", "127.0.0.1"),
     "AAAA": ("2001:db8::1", "::ffff:192.0.2.1"),
     "TLSA": ("3 1 1 " + "ab" * 32, "0 0 0 00", "255 255 255 ffff"),
+    "DNSKEY": ("257 3 15 AAAA", "256 3 8 AwEAAQ=="),
 }
 OTHERS = (
     "example.test. 60 IN RRSIG A 8 2 60 20300101000000 20200101000000 1 test. AAAA",
@@ -38,8 +56,8 @@ OTHERS = (
 )
 
 
-def by_dnspython(wire: bytes, rdtype: str) -> tuple[object, ...] | None:
-    """Status, records, TTL and AD; None where dnspython's reading is no answer."""
+def by_dnspython(wire: bytes, rdtype: str) -> tuple[object, ...] | LookupReason | None:
+    """Status, records, TTL and AD, or how it fails; None where dnspython's reading is no answer."""
     name = to_wire_name(NAME, "")
     number = dns.rdatatype.from_text(rdtype)
     try:
@@ -48,12 +66,14 @@ def by_dnspython(wire: bytes, rdtype: str) -> tuple[object, ...] | None:
             return None
         check_rcode(message, "", "")
         step = read_response(message, name, number, "")
-    except (Malformed, LookupFailed):
+    except LookupFailed as exc:
+        return exc.reason
+    except Malformed:
         return None
     return step.status, tuple(map(CONVERT[rdtype], step.records)), step.ttl_seconds, step.authentic
 
 
-def plain(wire: bytes, rdtype: str) -> PlainAnswer | None:
+def plain(wire: bytes, rdtype: str) -> PlainAnswer | PlainFailure | None:
     question = make_question(NAME, dns.rdatatype.from_text(rdtype))
     assert question is not None
     return read_plain(wire, question)
@@ -76,7 +96,9 @@ def responses(draw: st.DrawFn) -> tuple[str, bytes]:
     authority = draw(
         st.lists(st.sampled_from([SOA, "example.test. 9 IN NS ns.test.", OTHERS[0]]), max_size=2, unique=True)
     )
-    rcode = draw(st.sampled_from([dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.SERVFAIL]))
+    rcode = draw(st.sampled_from([dns.rcode.NOERROR, dns.rcode.NXDOMAIN, dns.rcode.SERVFAIL, dns.rcode.REFUSED]))
+    if draw(st.booleans()):
+        answers = authority = []
     return rdtype, response(rdtype, answers, authority, rcode=rcode, authentic=draw(st.booleans()))
 
 
@@ -93,7 +115,9 @@ def test_what_is_read_the_short_way_is_what_dnspython_reads(
     octets = bytes(changed[:longer]) if longer < 0 else bytes(changed) + b"\0" * longer
     short = plain(octets, rdtype)
     full = by_dnspython(octets, rdtype)
-    if short is not None and full is not None:
+    if isinstance(short, PlainFailure):
+        assert full in (None, FAILURES[short.rcode])
+    elif short is not None and full is not None:
         assert (short.status, short.records, short.ttl, short.authentic) == full
 
 
@@ -102,8 +126,8 @@ def test_what_is_read_the_short_way_is_what_dnspython_reads(
 def test_every_answer_of_hosts_names_alone_is_read_the_short_way(made: tuple[str, bytes]) -> None:
     rdtype, wire = made
     full = by_dnspython(wire, rdtype)
-    odd = b"odd name" in wire or b"\x03192\x01" in wire or wire[3] & 0xF not in (0, 3)
-    if full is not None and not odd and full[2] != 0:
+    odd = b"odd name" in wire or b"\x03192\x01" in wire
+    if isinstance(full, tuple) and not odd and full[2] != 0:
         assert plain(wire, rdtype) is not None, wire
 
 
@@ -124,6 +148,50 @@ def test_rfc2308_5_plain_denial() -> None:
     assert plain(response("A", [], [SOA]), "A") == PlainAnswer(AnswerStatus.NODATA, (), 60, False)
     denied = response("A", [], [SOA], rcode=dns.rcode.NXDOMAIN)
     assert plain(denied, "A") == PlainAnswer(AnswerStatus.NXDOMAIN, (), 60, False)
+
+
+@pytest.mark.parametrize("rcode", [dns.rcode.SERVFAIL, dns.rcode.REFUSED])
+def test_failure_that_says_nothing_else_is_read_the_short_way(rcode: dns.rcode.Rcode) -> None:
+    wire = response("A", [], [], rcode=rcode)
+    assert plain(wire, "A") == PlainFailure(rcode)
+    assert by_dnspython(wire, "A") is FAILURES[rcode]
+    # RFC 8914: the extended error, which dnspython reads, may say that it is bogus.
+    assert plain(response("A", [], [], rcode=rcode, extended_errors=[(6, "bogus")]), "A") is None
+    assert plain(wire + b"\0", "A") is None
+    assert plain(response("A", [], [], rcode=dns.rcode.NOTIMP), "A") is None
+
+
+def test_keys_of_the_root_are_read_the_short_way() -> None:
+    query = dns.message.make_query(".", "DNSKEY", use_edns=0, want_dnssec=True)
+    wire = respond(query, ". 300 IN DNSKEY 257 3 15 AAAA", authentic=True)
+    question = make_root_question(dns.rdatatype.DNSKEY)
+    assert question.wire == question_of(dns.name.root, dns.rdatatype.DNSKEY).wire
+    assert read_plain(wire, question) == PlainAnswer(AnswerStatus.FOUND, (b"\1\1\3\x0f\0\0\0",), 300, True)
+
+
+@settings(deadline=None)  # as above
+@given(responses(), st.booleans(), st.integers(0, 60), st.integers(0, 255))
+def test_rfc2181_9_truncation_is_told_as_dnspython_tells_it(
+    made: tuple[str, bytes], truncated: bool, position: int, octet: int
+) -> None:
+    rdtype, wire = made
+    changed = bytearray(wire)
+    changed[2] |= 2 if truncated else 0
+    if position < len(changed):
+        changed[position] = octet
+    question = make_question(NAME, dns.rdatatype.from_text(rdtype))
+    assert question is not None
+    if is_truncated(bytes(changed), question):
+        assert parse_response(bytes(changed), question) is None
+    assert not is_truncated(bytes(changed)[:11], question)
+
+
+def test_types_are_named_as_dnspython_names_them() -> None:
+    assert {type_name(number) for number in range(258)} == {
+        name if name in ("A", "CNAME", "SOA", "MX", "TXT", "AAAA", "DNSKEY", "TLSA", "CAA") else f"TYPE{number}"
+        for number in range(258)
+        for name in (dns.rdatatype.to_text(dns.rdatatype.RdataType.make(number)),)
+    }
 
 
 @pytest.mark.parametrize(

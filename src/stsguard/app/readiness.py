@@ -2,9 +2,8 @@
 
 import asyncio
 
-import dns.rdatatype
-
 from stsguard.adapters.resolver import DnsResolver
+from stsguard.adapters.resolver.plain import DNSKEY
 from stsguard.adapters.resolver.validation import answers_with_ad, check_validation
 from stsguard.app.parts import Parts
 from stsguard.config.model import Config
@@ -72,7 +71,7 @@ async def ask_resolver(config: Config, parts: Parts) -> None:
         LookupFailed: there was no answer.
     """
     resolver = DnsResolver(parts.nameservers, timeout_seconds=config.dns.timeout_seconds)
-    await resolver.lookup_raw(config.dns.signed_name, dns.rdatatype.DNSKEY)
+    await resolver.look(config.dns.signed_name, DNSKEY)
 
 
 async def _ask_postfix(config: Config) -> Finding:

@@ -17,7 +17,7 @@ from tests.integration.store.conftest import OpenStore
 from tests.integration.store.examples import stored
 
 A, B = Domain("a.example"), Domain("b.example")
-HEAVY = ("sqlalchemy", "alembic", "prometheus_client", "cryptography.x509", "stsguard.outbound.reporter")
+HEAVY = ("sqlalchemy", "alembic", "dns", "prometheus_client", "cryptography.x509", "stsguard.outbound.reporter")
 
 
 async def test_stored_policy_is_found_before_the_database_is_open(filled: Path, new_store: OpenStore) -> None:

@@ -1,4 +1,4 @@
-"""DNS look-ups through the configured resolver: `ports.Resolver` on dnspython (RFC 7672 §2.1, RFC 2308).
+"""DNS look-ups through the configured resolver: `ports.Resolver` over UDP and TCP (RFC 7672 §2.1, RFC 2308).
 
 A stub: the nameservers recurse and validate, we believe their AD bit where the operator's set-up deserves it
 (`validation`), and keep apart what the standards keep apart: an answer, a denial, a failure.
@@ -9,38 +9,44 @@ security, so such a look-up fails. Only addresses are cut, since no decision dep
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import dns.flags
-import dns.message
-import dns.name
-import dns.rdata
-import dns.rdatatype
-
-from stsguard.adapters.resolver.answer import MAX_ALIASES, Step, check_rcode, read_response
-from stsguard.adapters.resolver.exchange import (
-    UNASKED,
-    Outcome,
-    Response,
-    Unasked,
-    describe,
-    exchange,
-    question_of,
-    read_answer,
-)
+from stsguard.adapters.resolver.exchange import UNASKED, Outcome, Unasked, describe, exchange
 from stsguard.adapters.resolver.lookup import Lookup
-from stsguard.adapters.resolver.plain import PlainAnswer, Question, make_question
-from stsguard.adapters.resolver.records import to_address, to_domain, to_mx, to_tlsa, to_txt, to_wire_name
+from stsguard.adapters.resolver.plain import (
+    AAAA,
+    AUTHENTIC_FLAG,
+    CAA,
+    CNAME,
+    MX,
+    NOERROR,
+    REFUSED,
+    SERVFAIL,
+    TLSA,
+    TXT,
+    A,
+    PlainAnswer,
+    PlainFailure,
+    Question,
+    make_question,
+    make_root_question,
+    type_name,
+)
+from stsguard.adapters.resolver.reader import Reader
 from stsguard.adapters.resolver.slots import Slots
 from stsguard.adapters.resolver.udp import Nameserver, UdpQueries
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord, TlsaRecord
 from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.metrics import Counter
-from stsguard.names import Domain
+from stsguard.names import Domain, NameInvalid
+
+if TYPE_CHECKING:
+    import dns.message
+    import dns.name
 
 QUERIES = Counter("dns_queries", "DNS queries to one nameserver, by what came of them.", "outcome")
 
@@ -56,17 +62,13 @@ SILENT_SECONDS = 60.0  # a nameserver that did not answer is asked last for so l
 
 IPAddress = IPv4Address | IPv6Address
 
-_CONVERT: dict[dns.rdatatype.RdataType, Callable[[dns.rdata.Rdata], object]] = {
-    dns.rdatatype.TXT: to_txt,
-    dns.rdatatype.MX: to_mx,
-    dns.rdatatype.TLSA: to_tlsa,
-    dns.rdatatype.A: to_address,
-    dns.rdatatype.AAAA: to_address,
-}
+Answered: TypeAlias = "PlainAnswer | dns.message.Message"  # whose RCODE is NOERROR or NXDOMAIN
+
+_REASONS = {SERVFAIL: LookupReason.SERVFAIL, REFUSED: LookupReason.REFUSED}
 _LIMITS = {
-    dns.rdatatype.TXT: MAX_TXT_RECORDS,
-    dns.rdatatype.MX: MAX_MX_RECORDS,
-    dns.rdatatype.TLSA: MAX_TLSA_RECORDS,
+    TXT: MAX_TXT_RECORDS,
+    MX: MAX_MX_RECORDS,
+    TLSA: MAX_TLSA_RECORDS,
 }
 
 # What to tell when several nameservers failed differently: whoever answered knows more than whoever did not.
@@ -77,6 +79,14 @@ _TELLING = (
     LookupReason.TIMEOUT,
     LookupReason.UNREACHABLE,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What an answer shows of the nameserver: whether it has AD set, and whether there were records and no denial."""
+
+    authentic: bool
+    has_records: bool
 
 
 class DnsResolver:
@@ -106,7 +116,8 @@ class DnsResolver:
         self._timeout = timeout_seconds
         self._try_timeout = try_timeout_seconds
         self._first_try = min(timeout_seconds, try_timeout_seconds)
-        self._udp = {server: UdpQueries(server, read_answer) for server in self._nameservers}
+        self._reader = Reader()
+        self._udp = {server: UdpQueries(server, self._reader.read) for server in self._nameservers}
         self._slots = Slots(concurrency)
         self._going_on: set[asyncio.Task[Answer[Any]]] = set()
         self._silent_until: dict[Nameserver, float] = {}
@@ -117,7 +128,7 @@ class DnsResolver:
         Raises:
             LookupFailed: for every way to fail, more than 20 records or one of more than 4 KiB included.
         """
-        return self._start(name, dns.rdatatype.TXT)
+        return self._start(name, TXT)
 
     def lookup_mx(self, name: Domain) -> Lookup[Answer[MxRecord]]:
         """MX records as published, null MX included (RFC 7505).
@@ -125,7 +136,7 @@ class DnsResolver:
         Raises:
             LookupFailed: for every way to fail, more than 100 records included.
         """
-        return self._start(name, dns.rdatatype.MX)
+        return self._start(name, MX)
 
     def lookup_some_addresses(self, name: Domain) -> Lookup[Answer[IPAddress]]:
         """As `lookup_addresses`, but AAAA is asked for only where A leaves something open: no address, or a secure
@@ -134,7 +145,7 @@ class DnsResolver:
         Raises:
             LookupFailed: either look-up failed and the other gave no address.
         """
-        return self._start(name, dns.rdatatype.A, one_family=True)
+        return self._start(name, A, one_family=True)
 
     async def lookup_addresses(self, name: Domain) -> Answer[IPAddress]:
         """A and AAAA records together, at most 25 of each.
@@ -143,7 +154,7 @@ class DnsResolver:
             LookupFailed: either look-up failed and the other gave no address.
         """
         # Both are under way before either is waited for.
-        asked = [self._start(name, rdtype) for rdtype in (dns.rdatatype.A, dns.rdatatype.AAAA)]
+        asked = [self._start(name, rdtype) for rdtype in (A, AAAA)]
         try:
             return _both_families([await _or_failure(lookup) for lookup in asked])
         finally:
@@ -158,9 +169,9 @@ class DnsResolver:
                 nameserver does not say so: it withholds the answer, and gives it to who wants no validation.
         """
         try:
-            return await self._start(name, dns.rdatatype.TLSA)
+            return await self._start(name, TLSA)
         except LookupFailed as exc:
-            if exc.reason is LookupReason.SERVFAIL and await self._is_withheld(name, dns.rdatatype.TLSA):
+            if exc.reason is LookupReason.SERVFAIL and await self._is_withheld(name, TLSA):
                 raise LookupFailed(LookupReason.BOGUS, exc.question, "answered with CD set only") from exc
             raise
 
@@ -172,7 +183,7 @@ class DnsResolver:
         Raises:
             LookupFailed: for every way to fail.
         """
-        return (await self._lookup(name, dns.rdatatype.CNAME)).secure
+        return (await self._lookup(name, CNAME)).secure
 
     async def lookup_caa(self, name: Domain) -> tuple[str, ...]:
         """The CAA records at `name` in their master file form (RFC 8659 §4), for people; none of a parent's.
@@ -180,25 +191,41 @@ class DnsResolver:
         Raises:
             LookupFailed: for every way to fail.
         """
-        response = await self.lookup_raw(name, dns.rdatatype.CAA)
-        found = [rdata for rrset in response.answer if rrset.rdtype == dns.rdatatype.CAA for rdata in rrset]
+        response = await self.lookup_raw(name, CAA)
+        found = [rdata for rrset in response.answer if rrset.rdtype == CAA for rdata in rrset]
         return tuple(rdata.to_text() for rdata in found[:MAX_TXT_RECORDS])
 
-    async def lookup_raw(self, name: str, rdtype: dns.rdatatype.RdataType) -> dns.message.Message:
-        """The response of the first nameserver that answers, for checks of the nameserver itself.
+    async def lookup_raw(self, name: str, rdtype: int) -> "dns.message.Message":
+        """The response of the first nameserver that answers, its CNAMEs not followed.
 
         Raises:
             LookupFailed: for every way to fail.
         """
-        owner = to_wire_name(name, f"{name} {dns.rdatatype.to_text(rdtype)}")
+        await self._reader.load()
+        from stsguard.adapters.resolver.interpreted import question_of  # noqa: PLC0415 (see there)
+        from stsguard.adapters.resolver.records import to_wire_name  # noqa: PLC0415
+
+        owner = to_wire_name(name, f"{name} {type_name(rdtype)}")
         question = replace(question_of(owner, rdtype), plain=False)
         response = await self._query(question, asyncio.get_running_loop().time() + self._timeout)
-        assert isinstance(response, dns.message.Message)  # noqa: S101 (asked for by plain=False)
+        assert not isinstance(response, PlainAnswer)  # noqa: S101 (asked for by plain=False)
         return response
 
-    async def _is_withheld(self, name: Domain, rdtype: dns.rdatatype.RdataType) -> bool:
+    async def look(self, name: str, rdtype: int) -> Look:
+        """What the first nameserver that answers shows of itself by its answer; "." is the root.
+
+        Raises:
+            LookupFailed: for every way to fail.
+        """
+        question = _question_of_text(name, rdtype)
+        response = await self._query(question, asyncio.get_running_loop().time() + self._timeout)
+        if isinstance(response, PlainAnswer):
+            return Look(response.authentic, bool(response.records))
+        return Look(bool(response.flags & AUTHENTIC_FLAG), response.rcode() == NOERROR and bool(response.answer))
+
+    async def _is_withheld(self, name: Domain, rdtype: int) -> bool:
         """Whether a nameserver answers with CD set, by which it leaves validation to us (RFC 4035 §3.2.2)."""
-        question = replace(question_of(to_wire_name(name, str(name)), rdtype), checking_disabled=True)
+        question = replace(_question(name, rdtype), checking_disabled=True)
         for nameserver in self._nameservers:
             try:
                 await self._ask(question, nameserver, self._try_timeout)
@@ -207,7 +234,7 @@ class DnsResolver:
             return True
         return False
 
-    def _start(self, name: Domain, rdtype: dns.rdatatype.RdataType, *, one_family: bool = False) -> Lookup[Answer[Any]]:
+    def _start(self, name: Domain, rdtype: int, *, one_family: bool = False) -> Lookup[Answer[Any]]:
         """A look-up that is under way when this returns.
 
         A plain answer from the first nameserver completes it without a task; anything else is gone on with in one.
@@ -241,8 +268,8 @@ class DnsResolver:
         else:
             lookup.settle(answer)
 
-    def _go_on(self, lookup: Lookup[Answer[Any]], outcome: Outcome | Unasked) -> None:
-        name, rdtype = cast(Domain, lookup.question.name), dns.rdatatype.RdataType(lookup.question.rdtype)
+    def _go_on(self, lookup: Lookup[Answer[Any]], outcome: "Outcome | Unasked") -> None:
+        name, rdtype = cast(Domain, lookup.question.name), lookup.question.rdtype
         # Where the query could not be sent, no time has gone by; to ask the loop for it costs a system call.
         tried_until = lookup.deadline or asyncio.get_running_loop().time() + lookup.timeout_seconds
         deadline = tried_until - lookup.timeout_seconds + self._timeout
@@ -262,38 +289,46 @@ class DnsResolver:
         """What A gave, where it leaves nothing open, else with what AAAA gives."""
         if isinstance(found, Answer) and found.status is AnswerStatus.FOUND and not found.secure:
             return _cut(found)
-        return _both_families([found, await _or_failure(self._start(name, dns.rdatatype.AAAA))])
+        return _both_families([found, await _or_failure(self._start(name, AAAA))])
 
     async def _lookup(
         self,
         name: Domain,
-        rdtype: dns.rdatatype.RdataType,
+        rdtype: int,
         deadline: float | None = None,
-        outcome: Outcome | Unasked = UNASKED,
+        outcome: "Outcome | Unasked" = UNASKED,
     ) -> Answer[Any]:
         """What there is at `name`, or where its CNAMEs lead to; `outcome` of the query that was sent already."""
-        text = f"{name} {rdtype.name}"
-        question = make_question(name, rdtype)
-        if question is None:
-            raise LookupFailed(LookupReason.MALFORMED, text, "no name for the DNS")
+        question = _question(name, rdtype)
+        text = describe(question)
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + self._timeout
         response = await self._query(question, deadline, outcome)
-        answer = await self._follow(name, rdtype, response, deadline, text)
-        if rdtype == dns.rdatatype.TXT and any(len(octets) > MAX_TXT_OCTETS for octets in answer.records):
+        if isinstance(response, PlainAnswer):
+            secure = response.authentic and self.trust_ad
+            answer: Answer[Any] = Answer(response.status, response.records, name, response.ttl, secure)
+        else:
+            answer = await self._follow(name, rdtype, response, deadline, text)
+        _check_count(answer.records, rdtype, text)
+        if rdtype == TXT and any(len(octets) > MAX_TXT_OCTETS for octets in answer.records):
             raise LookupFailed(LookupReason.MALFORMED, text, f"a record of more than {MAX_TXT_OCTETS} octets")
         return answer
 
     async def _follow(
-        self, name: Domain, rdtype: dns.rdatatype.RdataType, response: Response, deadline: float, question: str
+        self, name: Domain, rdtype: int, response: Answered, deadline: float, question: str
     ) -> Answer[Any]:
         """Follow the CNAMEs from `name` to the end, over as many responses as the nameserver makes of them."""
+        # There since the first response was read by it.
+        from stsguard.adapters.resolver.answer import MAX_ALIASES  # noqa: PLC0415
+        from stsguard.adapters.resolver.interpreted import question_of, read_step  # noqa: PLC0415
+        from stsguard.adapters.resolver.records import to_domain, to_wire_name  # noqa: PLC0415
+
         owner = to_wire_name(name, question)
         chain: set[dns.name.Name] = {owner}
         ttls: list[int] = []
         secure = self.trust_ad
         while True:
-            step = _step(response, owner, rdtype, question)
+            step = read_step(response, owner, rdtype, question)
             # RFC 7672 §2.1.3: one insecure CNAME makes all that follows insecure.
             secure = secure and step.authentic
             ttls.append(step.ttl_seconds)
@@ -303,11 +338,10 @@ class DnsResolver:
             owner = step.owner
             if step.status is not None:
                 canonical_name = to_domain(owner, question) if len(chain) > 1 else name
-                _check_count(step.records, rdtype, question)
                 return Answer(step.status, step.records, canonical_name, min(ttls), secure)
             response = await self._query(question_of(owner, rdtype), deadline)
 
-    async def _query(self, question: Question, deadline: float, outcome: Outcome | Unasked = UNASKED) -> Response:
+    async def _query(self, question: Question, deadline: float, outcome: "Outcome | Unasked" = UNASKED) -> Answered:
         """The first response that answers, from the nameservers in turn, again and again until `deadline`; `outcome`
         is that of the first nameserver where it has been asked already."""
         loop = asyncio.get_running_loop()
@@ -334,16 +368,24 @@ class DnsResolver:
         raise failure or LookupFailed(LookupReason.UNREACHABLE, question.name, "no nameserver")
 
     async def _ask(
-        self, question: Question, nameserver: Nameserver, timeout_seconds: float, outcome: Outcome | Unasked = UNASKED
-    ) -> Response:
+        self, question: Question, nameserver: Nameserver, timeout_seconds: float, outcome: "Outcome | Unasked" = UNASKED
+    ) -> Answered:
         loop = asyncio.get_running_loop()
         begun_at = loop.time()
         await self._wait_for_slot(question, timeout_seconds)
         left = max(0.0, timeout_seconds - (loop.time() - begun_at))
         try:
-            response = await exchange(question, self._udp[nameserver], timeout_seconds=left, first=outcome)
-            if isinstance(response, dns.message.Message):
-                check_rcode(response, describe(question), f"{nameserver[0]} port {nameserver[1]}")
+            udp = self._udp[nameserver]
+            response = await exchange(question, udp, self._reader, timeout_seconds=left, first=outcome)
+            where = f"{nameserver[0]} port {nameserver[1]}"
+            if isinstance(response, PlainFailure):
+                raise LookupFailed(
+                    _REASONS[response.rcode], describe(question), f"{where}, {_REASONS[response.rcode].name}"
+                )
+            if not isinstance(response, PlainAnswer):
+                from stsguard.adapters.resolver.answer import check_rcode  # noqa: PLC0415 (see `interpreted`)
+
+                check_rcode(response, describe(question), where)
         except LookupFailed as exc:
             QUERIES.inc(exc.reason.value)
             if exc.reason in (LookupReason.TIMEOUT, LookupReason.UNREACHABLE):
@@ -363,12 +405,22 @@ class DnsResolver:
             raise LookupFailed(LookupReason.TIMEOUT, describe(question), "too many queries under way") from exc
 
 
-def _step(response: Response, owner: dns.name.Name, rdtype: dns.rdatatype.RdataType, question: str) -> Step:
-    """What one response says, its records as our values."""
-    if isinstance(response, PlainAnswer):
-        return Step(response.status, owner, (), response.records, response.ttl, response.authentic)
-    step = read_response(response, owner, rdtype, question)
-    return replace(step, records=tuple(map(_CONVERT.get(rdtype, str), step.records)))
+def _question(name: Domain, rdtype: int) -> Question:
+    question = make_question(name, rdtype)
+    if question is None:
+        raise LookupFailed(LookupReason.MALFORMED, f"{name} {type_name(rdtype)}", "no name for the DNS")
+    return question
+
+
+def _question_of_text(name: str, rdtype: int) -> Question:
+    if name == ".":
+        return make_root_question(rdtype)
+    try:
+        return _question(Domain.parse(name), rdtype)
+    except NameInvalid as exc:
+        raise LookupFailed(
+            LookupReason.MALFORMED, f"{name} {type_name(rdtype)}", f"no name for the DNS: {exc}"
+        ) from exc
 
 
 async def _or_failure(work: Awaitable[Answer[Any]]) -> Answer[Any] | LookupFailed:
@@ -387,7 +439,7 @@ def _is_within_limits(answer: PlainAnswer, rdtype: int) -> bool:
     """Whether no limit can be exceeded; where one may be, it is checked in the long way."""
     if len(answer.records) > FEW_RECORDS:
         return False
-    return rdtype != dns.rdatatype.TXT or all(len(cast(bytes, text)) <= MAX_TXT_OCTETS for text in answer.records)
+    return rdtype != TXT or all(len(cast(bytes, text)) <= MAX_TXT_OCTETS for text in answer.records)
 
 
 def _cut(answer: Answer[IPAddress]) -> Answer[IPAddress]:
@@ -413,7 +465,7 @@ def _both_families(results: Sequence[Answer[IPAddress] | LookupFailed]) -> Answe
     return Answer(AnswerStatus.FOUND, tuple(addresses), with_address[0].canonical_name, ttl, secure)
 
 
-def _check_count(records: Sequence[object], rdtype: dns.rdatatype.RdataType, question: str) -> None:
+def _check_count(records: Sequence[object], rdtype: int, question: str) -> None:
     limit = _LIMITS.get(rdtype)
     if limit is not None and len(records) > limit:
         raise LookupFailed(LookupReason.MALFORMED, question, f"{len(records)} records where {limit} are accepted")

@@ -7,14 +7,15 @@ import asyncio
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
-from stsguard.adapters.resolver.exchange import Outcome, Response
+from stsguard.adapters.resolver.exchange import Outcome
 from stsguard.adapters.resolver.plain import Question
+from stsguard.adapters.resolver.reader import Read
 from stsguard.adapters.resolver.udp import Query
 
 T = TypeVar("T")
 
 
-class Lookup(Query[Response | None], Generic[T]):
+class Lookup(Query[Read], Generic[T]):
     """Begins as the query that `arrived` is told of; `one_family` is for `lookup_some_addresses`."""
 
     __slots__ = ("_call", "one_family", "outcome", "task")

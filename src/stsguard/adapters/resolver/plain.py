@@ -2,7 +2,7 @@
 
 dnspython builds an object for every name and record, which costs ten times the rest of a look-up. Here only what a
 look-up uses is read, and only where there is nothing to interpret: records of the type asked for at the name asked for,
-or a denial with one SOA. Everything else (aliases, other RCODEs, extended errors, names that no host has, anything
+a denial with one SOA, or SERVFAIL alone. Everything else (aliases, extended errors, names that no host has, anything
 malformed) is None, and dnspython reads it: this module can leave out cases, and never has one of its own. A property
 test holds what it reads against what dnspython reads from the same octets.
 
@@ -23,16 +23,28 @@ PAYLOAD_SIZE = 1232  # octets; what passes unfragmented everywhere (DNS flag day
 HEADER_SIZE = 12  # RFC 1035 §4.1.1
 MAX_RECORDS = 300  # in all sections together; reading a record of dnspython's costs some 50 µs
 
-A, CNAME, SOA, MX, TXT, SIG, AAAA, OPT, TLSA, TSIG = 1, 5, 6, 15, 16, 24, 28, 41, 52, 250
+A, CNAME, SOA, MX, TXT, SIG, AAAA, OPT, DNSKEY, TLSA, TSIG, CAA = 1, 5, 6, 15, 16, 24, 28, 41, 48, 52, 250, 257
+_NAMES = {
+    A: "A",
+    CNAME: "CNAME",
+    SOA: "SOA",
+    MX: "MX",
+    TXT: "TXT",
+    AAAA: "AAAA",
+    DNSKEY: "DNSKEY",
+    TLSA: "TLSA",
+    CAA: "CAA",
+}
 _IN = 1
 _QR_OPCODE_TC = 0xFA00
 _QR = 0x8000
+TRUNCATED_FLAG = 0x0200
 _RD = 0x0100
-_AD = 0x0020
+AUTHENTIC_FLAG = _AD = 0x0020
 _CD = 0x0010
 _DO = 0x8000
 _RCODE = 0x000F
-_NXDOMAIN = 3
+NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 _POINTER = 0xC0
 _MAX_TTL = 0x7FFFFFFF  # RFC 2181 §8
 _MAX_LABELS = 128
@@ -53,7 +65,7 @@ _PLAIN_OPT = re.compile(re.escape(struct.pack("!BH", 0, OPT)) + rb"..\0\0..\0\0"
 _ASKED = 0xC00C  # the usual compression: a pointer to the question
 _AROUND_NAME = 6  # octets of a question beside those of its name: the first length, the root, type and class
 _LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
-_MIN_TLSA = 4
+_MIN_TLSA = _MIN_DNSKEY = 4
 _MIN_SOA = 22  # two names and five numbers (RFC 1035 §3.3.13)
 
 Value = bytes | MxRecord | TlsaRecord | IPv4Address | IPv6Address
@@ -83,6 +95,13 @@ class PlainAnswer:
     authentic: bool
 
 
+@dataclass(slots=True)  # as above
+class PlainFailure:
+    """The RCODE of an answer that says nothing else: SERVFAIL or REFUSED, with no extended error."""
+
+    rcode: int
+
+
 class _NotPlain(Exception):
     """Something that dnspython has to read."""
 
@@ -96,7 +115,22 @@ def make_question(name: Domain, rdtype: int) -> Question | None:
         encoded = b"".join([_LENGTHS[len(label)] + label for label in labels])
     except IndexError:  # a label of more than 63 octets
         return None
-    return Question(name, rdtype, encoded + (_ENDS.get(rdtype) or _END.pack(0, rdtype, _IN)))
+    return Question(name, rdtype, encoded + (_ENDS.get(rdtype) or make_question_end(rdtype)))
+
+
+def make_root_question(rdtype: int) -> Question:
+    """The question for the root of the DNS, which is no `Domain`."""
+    return Question("", rdtype, make_question_end(rdtype))
+
+
+def make_question_end(rdtype: int) -> bytes:
+    """What follows the labels in a question."""
+    return _END.pack(0, rdtype, _IN)
+
+
+def type_name(rdtype: int) -> str:
+    """The type for a log line (RFC 3597 §5 where it has no name here)."""
+    return _NAMES.get(rdtype, f"TYPE{rdtype}")
 
 
 def make_wire_query(question: Question, query_id: bytes) -> bytes:
@@ -109,7 +143,7 @@ def make_wire_query(question: Question, query_id: bytes) -> bytes:
     return query_id + head + question.wire + _OPTIONS
 
 
-def read_plain(wire: bytes, question: Question) -> PlainAnswer | None:
+def read_plain(wire: bytes, question: Question) -> PlainAnswer | PlainFailure | None:
     """What the answer `wire` to `question` says; None where it is not plain."""
     if not question.plain:
         return None
@@ -117,10 +151,12 @@ def read_plain(wire: bytes, question: Question) -> PlainAnswer | None:
         _, flags, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
         rcode = flags & _RCODE
         total = answers + authorities + additionals
-        if flags & _QR_OPCODE_TC != _QR or rcode not in (0, _NXDOMAIN) or questions != 1 or total > MAX_RECORDS:
+        if flags & _QR_OPCODE_TC != _QR or questions != 1 or total > MAX_RECORDS:
             return None
         if not wire.startswith(question.wire, HEADER_SIZE):
             return None
+        if rcode not in (NOERROR, NXDOMAIN):
+            return _failure(wire, rcode, total, additionals, question)
         position = HEADER_SIZE + len(question.wire)
         records: tuple[Value, ...] = ()
         ttl = negative = None
@@ -139,6 +175,23 @@ def read_plain(wire: bytes, question: Question) -> PlainAnswer | None:
     else:
         status = AnswerStatus.FOUND
     return PlainAnswer(status, records, ttl, flags & _AD != 0) if ttl is not None else None
+
+
+def is_truncated(wire: bytes, question: Question) -> bool:
+    """Whether `wire` is plainly an answer to `question` that has to be asked for over TCP; what follows the question
+    may end anywhere."""
+    if len(wire) < HEADER_SIZE:
+        return False
+    _, flags, questions, *counts = _HEADER.unpack_from(wire)
+    asked = questions == 1 and sum(counts) <= MAX_RECORDS and wire.startswith(question.wire, HEADER_SIZE)
+    return flags & _QR_OPCODE_TC == _QR | TRUNCATED_FLAG and asked
+
+
+def _failure(wire: bytes, rcode: int, total: int, additionals: int, question: Question) -> PlainFailure | None:
+    if rcode not in (SERVFAIL, REFUSED) or total > additionals:
+        return None
+    _skip_additional(wire, HEADER_SIZE + len(question.wire), additionals, question)
+    return PlainFailure(rcode)
 
 
 def _answers(wire: bytes, position: int, count: int, question: Question) -> tuple[tuple[Value, ...], int, int]:
@@ -297,10 +350,18 @@ def _aaaa(wire: bytes, position: int, end: int, _question: Question) -> tuple[by
     return raw, IPv6Address(raw)
 
 
+def _dnskey(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, bytes]:
+    raw = wire[position:end]
+    if len(raw) != end - position or len(raw) < _MIN_DNSKEY:
+        raise _NotPlain
+    return raw, raw  # nobody looks into it
+
+
 _READERS: dict[int, Callable[[bytes, int, int, Question], tuple[bytes, Value]]] = {
     TXT: _txt,
     MX: _mx,
     TLSA: _tlsa,
     A: _a,
     AAAA: _aaaa,
+    DNSKEY: _dnskey,
 }

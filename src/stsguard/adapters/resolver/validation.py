@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-import dns.flags
-import dns.rcode
-import dns.rdatatype
-
 from stsguard.adapters.resolver import DnsResolver
+from stsguard.adapters.resolver.plain import DNSKEY, A
 from stsguard.adapters.resolver.udp import Nameserver
 from stsguard.core.addresses import is_loopback
 from stsguard.core.errors import ConfigInvalid, LookupFailed, LookupReason
@@ -54,8 +51,8 @@ async def answers_with_ad(nameserver: Nameserver, signed_name: str, *, timeout_s
         LookupFailed: there was no answer.
     """
     resolver = DnsResolver([nameserver], timeout_seconds=timeout_seconds)
-    response = await resolver.lookup_raw(signed_name, dns.rdatatype.DNSKEY)
-    return bool(response.flags & dns.flags.AD) and len(response.answer) > 0
+    look = await resolver.look(signed_name, DNSKEY)
+    return look.authentic and look.has_records
 
 
 async def check_validation(
@@ -92,13 +89,13 @@ async def _check_bogus(nameserver: Nameserver, bogus_name: str, timeout_seconds:
     where = f"{nameserver[0]} port {nameserver[1]}"
     resolver = DnsResolver([nameserver], timeout_seconds=timeout_seconds)
     try:
-        response = await resolver.lookup_raw(bogus_name, dns.rdatatype.A)
+        look = await resolver.look(bogus_name, A)
     except LookupFailed as exc:
         if exc.reason in (LookupReason.SERVFAIL, LookupReason.BOGUS):
             return ValidationCheck(True, True, f"{where} validates: AD for what is signed, SERVFAIL for {bogus_name}")
         # No answer, but no refusal to give one either: as much the network's doing as the nameserver's.
         return ValidationCheck(False, False, f"{where} could not be checked with the bogus name: {exc}")
-    if response.rcode() == dns.rcode.NOERROR and response.answer:
+    if look.has_records:
         return ValidationCheck(False, True, f"{where} answers for {bogus_name}, whose signatures are wrong")
     # The name may be gone, or a local zone hides it. Then AD alone has to do.
     text = f"{where} sets AD; {bogus_name} does not exist there, which proves nothing"
