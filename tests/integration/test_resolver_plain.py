@@ -43,7 +43,7 @@ CONVERT: dict[str, Any] = {
 FAILURES = {2: LookupReason.SERVFAIL, 5: LookupReason.REFUSED}
 SOA = "test. 300 IN SOA ns.test. hostmaster.test. 1 3600 600 86400 60"
 RECORDS = {
-    "TXT": ('"v=STSv1; id=1;"', '"a" "b" ""', '""', "\\255\\000"),
+    "TXT": ('"v=STSv1; id=1;"', '"a" "b" ""', '"ab"', '""', "\\255\\000"),
     "MX": ("10 mx.test.", "0 .", "65535 MX.other.example.", "5 odd\\032name.test.", "5 192.0.2.1."),
     "A": ("192.0.2.1", "127.0.0.1"),
     "AAAA": ("2001:db8::1", "::ffff:192.0.2.1"),
@@ -135,7 +135,10 @@ def test_every_answer_of_hosts_names_alone_is_read_the_short_way(made: tuple[str
     ("rdtype", "answers", "records"),
     [
         ("TXT", ['example.test. 300 IN TXT "v=STSv1; " "id=1;"'], (b"v=STSv1; id=1;",)),
+        ("TXT", ['example.test. 300 IN TXT "a" "b"', 'example.test. 300 IN TXT "ab"'], (b"ab", b"ab")),
+        ("TXT", ['example.test. 300 IN TXT "ab"', 'EXAMPLE.test. 300 IN TXT "ab"'], (b"ab",)),
         ("MX", ["example.test. 300 IN MX 0 ."], (MxRecord(0, None),)),
+        ("MX", ["example.test. 300 IN MX 5 A.test.", "example.test. 300 IN MX 5 a.test."], (MxRecord(5, "a.test"),)),
         ("TLSA", ["example.test. 300 IN TLSA 3 1 1 " + "ab" * 32], (TlsaRecord(3, 1, 1, b"\xab" * 32),)),
     ],
 )

@@ -118,6 +118,7 @@ class DnsResolver:
         self._first_try = min(timeout_seconds, try_timeout_seconds)
         self._reader = Reader()
         self._udp = {server: UdpQueries(server, self._reader.read) for server in self._nameservers}
+        self._first = self._udp[self._nameservers[0]]
         self._slots = Slots(concurrency)
         self._going_on: set[asyncio.Task[Answer[Any]]] = set()
         self._silent_until: dict[Nameserver, float] = {}
@@ -239,16 +240,13 @@ class DnsResolver:
 
         A plain answer from the first nameserver completes it without a task; anything else is gone on with in one.
         """
-        question = make_question(name, rdtype)
-        unaskable = question is None
-        if question is None:
-            question = Question(name, rdtype, b"")
+        question = make_question(name, rdtype) or Question(name, rdtype, b"")
         lookup: Lookup[Answer[Any]] = Lookup(question, self._first_try, self._arrived, one_family=one_family)
-        first = self._nameservers[0]
-        if unaskable or (self._silent_until and first in self._silent_until) or not self._slots.take():
+        silent = self._silent_until and self._nameservers[0] in self._silent_until
+        if silent or not question.wire or not self._slots.take():
             self._go_on(lookup, UNASKED)
         else:
-            self._udp[first].send(lookup)
+            self._first.send(lookup)
         return lookup
 
     def _arrived(self, lookup: Lookup[Answer[Any]], outcome: Outcome) -> None:
@@ -256,11 +254,11 @@ class DnsResolver:
         if lookup.outcome is not None:
             return  # nobody waits any longer
         question = lookup.question
-        if type(outcome) is not PlainAnswer or not (not outcome.records or _is_within_limits(outcome, question.rdtype)):
+        if type(outcome) is not PlainAnswer or (outcome.records and not _is_within_limits(outcome, question.rdtype)):
             self._go_on(lookup, outcome)
             return
         ANSWERED.count += 1
-        name = cast(Domain, question.name)
+        name: Domain = question.name  # type: ignore[assignment]  # `_start` was given one
         secure = outcome.authentic and self.trust_ad
         answer: Answer[Any] = Answer(outcome.status, outcome.records, name, outcome.ttl, secure)
         if lookup.one_family and (secure or not outcome.records):

@@ -48,8 +48,7 @@ NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 _POINTER = 0xC0
 _MAX_TTL = 0x7FFFFFFF  # RFC 2181 §8
 _MAX_LABELS = 128
-_MAX_LABEL = 63
-_LENGTHS = [bytes((length,)) for length in range(_MAX_LABEL + 1)]
+_LENGTHS = {length: bytes((length,)) for length in range(1, 64)}  # of labels, as octets (RFC 1035 §2.3.4)
 _HEADER = struct.Struct("!6H")
 _END = struct.Struct("!BHH")  # of a question: the root, type, class
 _ENDS = {rdtype: _END.pack(0, rdtype, _IN) for rdtype in (A, MX, TXT, AAAA, TLSA)}
@@ -67,6 +66,7 @@ _AROUND_NAME = 6  # octets of a question beside those of its name: the first len
 _LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
 _MIN_TLSA = _MIN_DNSKEY = 4
 _MIN_SOA = 22  # two names and five numbers (RFC 1035 §3.3.13)
+_FOUND, _NODATA, _DENIED = AnswerStatus.FOUND, AnswerStatus.NODATA, AnswerStatus.NXDOMAIN  # an enum's are found slowly
 
 Value = bytes | MxRecord | TlsaRecord | IPv4Address | IPv6Address
 
@@ -108,12 +108,11 @@ class _NotPlain(Exception):
 
 def make_question(name: Domain, rdtype: int) -> Question | None:
     """The question; None for a name that the DNS cannot carry."""
-    labels = name.encode("ascii").split(b".")
-    if len(name) > MAX_NAME_OCTETS or b"" in labels:
+    if len(name) > MAX_NAME_OCTETS:
         return None
     try:
-        encoded = b"".join([_LENGTHS[len(label)] + label for label in labels])
-    except IndexError:  # a label of more than 63 octets
+        encoded = b"".join([_LENGTHS[len(label)] + label for label in name.encode("ascii").split(b".")])
+    except KeyError:  # a label of no octets, or of more than 63
         return None
     return Question(name, rdtype, encoded + (_ENDS.get(rdtype) or make_question_end(rdtype)))
 
@@ -160,7 +159,9 @@ def read_plain(wire: bytes, question: Question) -> PlainAnswer | PlainFailure | 
         position = HEADER_SIZE + len(question.wire)
         records: tuple[Value, ...] = ()
         ttl = negative = None
-        if answers:
+        if answers == 1:
+            records, ttl, position = _only_answer(wire, position, question)
+        elif answers:
             records, ttl, position = _answers(wire, position, answers, question)
         if authorities:
             negative, position = _authority(wire, position, authorities, question)
@@ -169,11 +170,11 @@ def read_plain(wire: bytes, question: Question) -> PlainAnswer | PlainFailure | 
     except (_NotPlain, struct.error, IndexError):
         return None
     if not records:
-        status, ttl = AnswerStatus.NXDOMAIN if rcode else AnswerStatus.NODATA, negative
+        status, ttl = _DENIED if rcode else _NODATA, negative
     elif rcode:
         return None
     else:
-        status = AnswerStatus.FOUND
+        status = _FOUND
     return PlainAnswer(status, records, ttl, flags & _AD != 0) if ttl is not None else None
 
 
@@ -194,9 +195,18 @@ def _failure(wire: bytes, rcode: int, total: int, additionals: int, question: Qu
     return PlainFailure(rcode)
 
 
+def _only_answer(wire: bytes, position: int, question: Question) -> tuple[tuple[Value, ...], int, int]:
+    """As `_answers`, of one record: one at the very name asked for, as nearly all are, takes no bookkeeping."""
+    pointer, rdtype, rdclass, ttl, length = _ASKED_RECORD.unpack_from(wire, position)
+    if pointer != _ASKED or rdtype != question.rdtype or rdclass != _IN or rdtype == CNAME or ttl > _MAX_TTL:
+        return _answers(wire, position, 1, question)
+    end = position + 12 + length
+    return (_READERS[rdtype](wire, position + 12, end, question),), ttl, end
+
+
 def _answers(wire: bytes, position: int, count: int, question: Question) -> tuple[tuple[Value, ...], int, int]:
     """The records asked for, their least TTL, and where the section ends."""
-    found: dict[bytes, Value] = {}
+    found: dict[Value, Value] = {}
     least = _MAX_TTL
     for _ in range(count):
         pointer, rdtype, rdclass, ttl, length = _ASKED_RECORD.unpack_from(wire, position)
@@ -212,8 +222,9 @@ def _answers(wire: bytes, position: int, count: int, question: Question) -> tupl
         if rdtype == question.rdtype and rdclass == _IN and owner == question.name:
             if ttl > _MAX_TTL:
                 raise _NotPlain
-            key, value = _READERS[rdtype](wire, position, end, question)
-            found.setdefault(key, value)
+            value = _READERS[rdtype](wire, position, end, question)
+            # Two that join the same strings another way are two records.
+            found.setdefault(wire[position:end] if rdtype == TXT else value, value)
             least = min(least, ttl)
         position = end
     return tuple(found.values()), least, position
@@ -277,6 +288,8 @@ def _name(wire: bytes, position: int, question: Question) -> tuple[str, int]:
                 not offset or asked[offset - 1] == "."
             ):
                 rest = asked[offset:]
+                if not labels:
+                    return rest, after
                 break
             position = target
         elif length & _POINTER:
@@ -297,13 +310,13 @@ def _name(wire: bytes, position: int, question: Question) -> tuple[str, int]:
     return name, after or position + 1
 
 
-def _txt(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, bytes]:
+def _txt(wire: bytes, position: int, end: int, _question: Question) -> bytes:
     """RFC 1035 §3.3.14: one or more strings, joined without blanks (RFC 8461 §3.1)."""
     raw = wire[position:end]
     if len(raw) != end - position or not raw:
         raise _NotPlain
     if raw[0] == len(raw) - 1:
-        return raw, raw[1:]
+        return raw[1:]
     strings: list[bytes] = []
     at = 0
     while at < len(raw):
@@ -312,52 +325,51 @@ def _txt(wire: bytes, position: int, end: int, _question: Question) -> tuple[byt
             raise _NotPlain
         strings.append(string)
         at += 1 + raw[at]
-    return raw, b"".join(strings)
+    return b"".join(strings)
 
 
-def _mx(wire: bytes, position: int, end: int, question: Question) -> tuple[bytes, MxRecord]:
+def _mx(wire: bytes, position: int, end: int, question: Question) -> MxRecord:
     name, after = _name(wire, position + 2, question)
     if after != end:
         raise _NotPlain
     preference = wire[position] << 8 | wire[position + 1]
-    key = b"%d %s" % (preference, name.encode("ascii"))
     if not name:
-        return key, MxRecord(preference, None)  # RFC 7505 §3
+        return MxRecord(preference, None)  # RFC 7505 §3
     try:
-        return key, MxRecord(preference, Domain.parse(name))
+        return MxRecord(preference, Domain.parse(name))
     except NameInvalid:
         raise _NotPlain from None
 
 
-def _tlsa(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, TlsaRecord]:
+def _tlsa(wire: bytes, position: int, end: int, _question: Question) -> TlsaRecord:
     raw = wire[position:end]
     if len(raw) != end - position or len(raw) < _MIN_TLSA:
         raise _NotPlain
-    return raw, TlsaRecord(raw[0], raw[1], raw[2], raw[3:])
+    return TlsaRecord(raw[0], raw[1], raw[2], raw[3:])
 
 
-def _a(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, IPv4Address]:
+def _a(wire: bytes, position: int, end: int, _question: Question) -> IPv4Address:
     raw = wire[position:end]
     if len(raw) != 4 or end - position != 4:
         raise _NotPlain
-    return raw, IPv4Address(raw)
+    return IPv4Address(raw)
 
 
-def _aaaa(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, IPv6Address]:
+def _aaaa(wire: bytes, position: int, end: int, _question: Question) -> IPv6Address:
     raw = wire[position:end]
     if len(raw) != 16 or end - position != 16:
         raise _NotPlain
-    return raw, IPv6Address(raw)
+    return IPv6Address(raw)
 
 
-def _dnskey(wire: bytes, position: int, end: int, _question: Question) -> tuple[bytes, bytes]:
+def _dnskey(wire: bytes, position: int, end: int, _question: Question) -> bytes:
     raw = wire[position:end]
     if len(raw) != end - position or len(raw) < _MIN_DNSKEY:
         raise _NotPlain
-    return raw, raw  # nobody looks into it
+    return raw  # nobody looks into it
 
 
-_READERS: dict[int, Callable[[bytes, int, int, Question], tuple[bytes, Value]]] = {
+_READERS: dict[int, Callable[[bytes, int, int, Question], Value]] = {
     TXT: _txt,
     MX: _mx,
     TLSA: _tlsa,

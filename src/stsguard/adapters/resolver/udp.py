@@ -163,18 +163,41 @@ class _Socket(Generic[T]):
         self._close_unless_needed()
 
     def _receive(self) -> None:
+        waiting = self._waiting
         for _ in range(AT_A_TIME):
             try:
                 datagram = self._sock.recv(RECEIVE_SIZE)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as exc:  # an ICMP error: there is nobody, for none of the queries
-                waiting, self._waiting = self._waiting, {}
-                for each in waiting.values():
+                queries = tuple(waiting.values())
+                waiting.clear()
+                for each in queries:
                     each.done(each, exc)
                 break
-            self._take(datagram)
+            query_id = datagram[:ID_OCTETS]
+            query = waiting.get(query_id)
+            if query is None:
+                self._note_stray()
+                continue
+            try:
+                answer = self._read(datagram, query.question)
+            except Malformed as exc:
+                # RFC 5452 §9.1: somebody may be guessing, and the true answer may still come.
+                STRAY.inc()
+                query.stray = exc
+                continue
+            del waiting[query_id]
+            query.done(query, answer)
+            if not waiting:
+                break  # to find that there is nothing more would be a system call
         self._close_unless_needed()
+
+    def _note_stray(self) -> None:
+        STRAY.inc()
+        # Whose answer it should have been nobody knows, but with one query alone.
+        for only in self._waiting.values() if len(self._waiting) == 1 else ():
+            only.stray = Malformed("not an answer to this query")
 
     def _close_unless_needed(self) -> None:
         if not self._waiting:
@@ -189,25 +212,6 @@ class _Socket(Generic[T]):
             self._timer.cancel()
         self._loop.remove_reader(self._sock)
         self._sock.close()
-
-    def _take(self, datagram: bytes) -> None:
-        query_id = datagram[:ID_OCTETS]
-        query = self._waiting.get(query_id)
-        if query is None:
-            STRAY.inc()
-            # Whose answer it should have been nobody knows, but with one query alone.
-            for only in self._waiting.values() if len(self._waiting) == 1 else ():
-                only.stray = Malformed("not an answer to this query")
-            return
-        try:
-            answer = self._read(datagram, query.question)
-        except Malformed as exc:
-            # RFC 5452 §9.1: somebody may be guessing, and the true answer may still come.
-            STRAY.inc()
-            query.stray = exc
-        else:
-            del self._waiting[query_id]
-            query.done(query, answer)
 
 
 class _Unattended(socket.socket):
