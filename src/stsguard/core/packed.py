@@ -17,13 +17,16 @@ from stsguard.names import Domain
 _HEAD = Struct("<BBBBI")  # reply, row and status by their place in these, flags, TTL
 _TTL_AT = 4
 _REPLIES, _ROWS, _STATUSES, _TLSA_STATUSES = tuple(Reply), tuple(Row), tuple(StsStatus), tuple(TlsaStatus)
-_PLACE_OF_ROW = {row: place for place, row in enumerate(_ROWS)}  # which are slow to compare
+_PLACE_OF_REPLY, _PLACE_OF_ROW, _PLACE_OF_STATUS, _PLACE_OF_TLSA_STATUS = (
+    {member: place for place, member in enumerate(members)} for members in (_REPLIES, _ROWS, _STATUSES, _TLSA_STATUSES)
+)
 _SECURE, _IMPLICIT, _NULL_MX, _FAILED, _LOOKUP_FAILED = 1, 2, 4, 8, 16
 # What is said of nearly every domain, by its place in these.
 _USUAL = (
     *("MTA-STS", "neither DANE nor a policy to enforce", "DANE", "DANE at every MX host"),
     *("no _mta-sts record (nxdomain)", "no _mta-sts record (nodata)", "no _mta-sts record among the TXT records"),
 )
+_PLACE_OF_USUAL: dict[str, str | int] = {text: place for place, text in enumerate(_USUAL)}
 _NOTHING: tuple[Any, ...] = (None, None, None, (), (), "", ())  # for what is left off at the end
 
 
@@ -41,18 +44,15 @@ def pack(mx: MxEvidence | MxLookupFailure, sts: StsState, decision: Decision) ->
         ttl = 0
         found = (mx.reason.value, mx.detail)
     head = _HEAD.pack(
-        _REPLIES.index(decision.reply), _PLACE_OF_ROW[decision.row], _STATUSES.index(sts.status), flags, ttl
+        _PLACE_OF_REPLY[decision.reply], _PLACE_OF_ROW[decision.row], _PLACE_OF_STATUS[sts.status], flags, ttl
     )
-    kept: tuple[Any, ...] = (found, _pack_text(decision.reason), _pack_text(sts.detail))
-    rest = decision.verbatim, _pack_names(decision.left_out, names)
-    if decision.match_names or decision.mx_host_patterns or any(rest):
-        patterns = _pack_names(decision.mx_host_patterns, names)
-        kept += (_pack_names(decision.match_names, names), patterns, *(rest if any(rest) else ()))
+    reason, detail = _PLACE_OF_USUAL.get(decision.reason, decision.reason), _PLACE_OF_USUAL.get(sts.detail, sts.detail)
+    kept: tuple[Any, ...] = (found, reason, detail)
+    is_rare = bool(decision.verbatim or decision.left_out)
+    if is_rare or decision.match_names or decision.mx_host_patterns:
+        kept += (_pack_names(decision.match_names, names), _pack_names(decision.mx_host_patterns, names))
+        kept += (decision.verbatim, _pack_names(decision.left_out, names)) if is_rare else ()
     return head + marshal.dumps(kept)
-
-
-def _pack_text(text: str) -> str | int:
-    return _USUAL.index(text) if text in _USUAL else text
 
 
 def _unpack_text(packed: str | int) -> str:
@@ -61,7 +61,8 @@ def _unpack_text(packed: str | int) -> str:
 
 def _pack_host(host: MxHost, names: dict[str, str]) -> tuple[Any, ...]:
     addresses = tuple([int(each) if isinstance(each, IPv4Address) else ~int(each) for each in host.addresses])
-    plain = (_pack_name(host.mx_hostname, names), host.preference, _TLSA_STATUSES.index(host.tlsa_status), addresses)
+    status = _PLACE_OF_TLSA_STATUS[host.tlsa_status]
+    plain = (_pack_name(host.mx_hostname, names), host.preference, status, addresses)
     if not (host.tlsa or host.tlsa_base_domain or host.detail or host.tlsa_failure):
         return plain
     base, failure = host.tlsa_base_domain, host.tlsa_failure

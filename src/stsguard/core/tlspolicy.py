@@ -117,6 +117,8 @@ class Decision:
         return self.reply is Reply.TEMP or self.match_names == (NO_PERMITTED_HOST,)
 
 
+_OUT = (TlsaStatus.FAILED, TlsaStatus.UNREACHABLE)
+_ABSENT = TlsaStatus.ABSENT  # to find an enum's member takes as long as to compare it
 # What nearly every domain gets, made once.
 _NOTHING_TO_ENFORCE = Decision(Reply.NOTFOUND, Row.NO_TLSA_NOT_ENFORCE, "neither DANE nor a policy to enforce")
 
@@ -151,7 +153,7 @@ def decide(
         return Decision(Reply.TEMP, Row.STORE_UNREADABLE, "policy neither fetched nor readable from the store")
     all_hosts = mx.hosts if postfix_can_dane else tuple(map(_without_tlsa, mx.hosts))
     # RFC 7672 §2.1.2, §2.2: a host with a failed look-up, or without an address, is taken out alone.
-    hosts = [host for host in all_hosts if host.tlsa_status not in (TlsaStatus.FAILED, TlsaStatus.UNREACHABLE)]
+    hosts = [host for host in all_hosts if host.tlsa_status not in _OUT]
     if not hosts:
         return Decision(Reply.TEMP, Row.NO_MX_LEFT, _why_no_host(mx))
     enforced = policy if policy is not None and policy.mode is Mode.ENFORCE else None
@@ -199,10 +201,11 @@ def _why_no_host(mx: MxEvidence) -> str:
 def _by_table(
     mx: MxEvidence, hosts: list[MxHost], enforced: Policy | None, port: int, verdicts: Mapping[Domain, MxVerdict]
 ) -> Decision:
-    usable = [host for host in hosts if host.tlsa_status is TlsaStatus.USABLE]
-    unusable = [host for host in hosts if host.tlsa_status is TlsaStatus.UNUSABLE]
-    if not (usable or unusable or enforced):
+    with_tlsa = [host for host in hosts if host.tlsa_status is not _ABSENT]
+    if not (with_tlsa or enforced):
         return _NOTHING_TO_ENFORCE
+    usable = [host for host in with_tlsa if host.tlsa_status is TlsaStatus.USABLE]
+    unusable = [host for host in with_tlsa if host.tlsa_status is TlsaStatus.UNUSABLE]
 
     def secure(row: Row, candidates: list[MxHost], policy: Policy) -> Decision:
         return _secure(row, candidates, mx.hosts, policy, verdicts)

@@ -15,7 +15,7 @@ from itertools import islice
 from operator import attrgetter
 
 from stsguard.core.dane import MxEvidence, MxLookupFailure, TlsaStatus
-from stsguard.core.mtasts import Mode, mx_permitted
+from stsguard.core.mtasts import Mode, Policy, mx_permitted
 from stsguard.core.overrides import Override, OverrideKind, Overrides
 from stsguard.core.packed import mx_hostnames, pack, reply_of, same_but_for_ttl, unpack
 from stsguard.core.policycache import RENEWAL_SHARE, REPLY_TTL_SECONDS, Downgrade, reply_ttl_seconds
@@ -185,15 +185,15 @@ class Demands:
         flight.state = self._cache.peek(next_hop, flight.ahead_seconds)
         if flight.state is None:
             self._cache.discover(next_hop, self._wait_seconds, partial(self._state_found, flight))
+        one_family = partial(self._is_one_family_enough, flight) if override is None else _never
+        done = partial(self._mx_found, flight)
+        MxLookup(self._resolver, next_hop, flight.destination.port, one_family, done).begin()
 
-        def one_family() -> bool:
-            if override is not None:
-                return False
-            if flight.state is not None:
-                return flight.state.state.status is StsStatus.ABSENT
-            return not self._cache.may_have_policy(next_hop)
-
-        MxLookup(self._resolver, flight.destination.port, one_family, partial(self._mx_found, flight)).begin(next_hop)
+    def _is_one_family_enough(self, flight: Deciding) -> bool:
+        """Whether there is no policy by which MX hosts would be verified, as far as is known by now."""
+        if flight.state is not None:
+            return flight.state.state.status is StsStatus.ABSENT
+        return not self._cache.may_have_policy(flight.destination.next_hop)
 
     def _state_found(self, flight: Deciding, outcome: StateUntil | BaseException) -> None:
         if isinstance(outcome, BaseException):
@@ -238,7 +238,10 @@ class Demands:
 
     def find_override(self, host: Domain) -> Override | None:
         """The override in force for a bare host name today (UTC)."""
-        return self.overrides.find(host, self._clock.now().date()) if self.overrides else None
+        overrides = self.overrides
+        if not (overrides.exact or overrides.below):
+            return None  # nearly everywhere
+        return overrides.find(host, self._clock.now().date())
 
     def _decide(self, destination: Destination, mx: MxEvidence | MxLookupFailure, state: StateUntil) -> Demand:
         override = self.find_override(destination.next_hop)
@@ -249,7 +252,7 @@ class Demands:
             override=override,
             port=destination.port,
             postfix_can_dane=self.postfix_can_dane,
-            verdicts=self._verifier.verdicts(hosts) if override is not None or state.state.policy is not None else {},
+            verdicts=self._verifier.verdicts(hosts) if override is not None or state.state.policy is not None else None,
         )
         decisions.inc(decision.reply, _ROW_LABELS[decision.row])
         demand = Demand(mx, state.state, override, decision, self._clock.now())
@@ -257,21 +260,25 @@ class Demands:
         packed, before = pack(mx, state.state, decision), destination.evidence
         destination.note_decision(packed, now)
         demand.packed = destination.packed
+        is_here = self._is_here(destination)  # else a flood has pushed it out while it was decided
         self._overridden.pop(destination, None)
-        if override is not None and self._is_here(destination):
+        if override is not None and is_here:
             self._overridden[destination] = override
         destination.expires_at = self._expiry(destination, state, now)
-        if not same_but_for_ttl(packed, before):
+        if not before or not same_but_for_ttl(packed, before):
             if before:
                 self._unwatch_hosts(destination, before)
-            self._watch_hosts(destination, packed)
+            if decision.reply is Reply.SECURE and is_here:
+                self._watch_hosts(destination, packed)
             if not before or unpack(before)[2] != unpack(packed)[2]:
                 self._log(destination, demand)
         if decision.reply in _VERIFIED or _is_testing(state.state):
             self._verifier.request(hosts)
-        self._note_strangers(destination, demand)
+        if state.state.policy is not None:
+            self._note_strangers(destination, demand, state.state.policy)
         self._tender.used(destination.next_hop)
-        self._schedule(destination, now)
+        if is_here:
+            self._renewals.put(destination, now + (destination.expires_at - now) * RENEWAL_SHARE)
         self.on_decided(destination, demand)
         return demand
 
@@ -282,6 +289,8 @@ class Demands:
         return min(destination.evidence_until, max(state.until, now + least))
 
     def _log(self, destination: Destination, demand: Demand) -> None:
+        if not log.isEnabledFor(logging.WARNING):
+            return
         decision = demand.decision
         level = logging.WARNING if decision.delivers_nothing or _gives_less(demand) else logging.INFO
         if not log.isEnabledFor(level):
@@ -300,10 +309,9 @@ class Demands:
             detail=demand.sts.detail or (demand.mx.detail if isinstance(demand.mx, MxLookupFailure) else None),
         )
 
-    def _note_strangers(self, destination: Destination, demand: Demand) -> None:
+    def _note_strangers(self, destination: Destination, demand: Demand, policy: Policy) -> None:
         """MX hosts that the policy in force does not permit: a mistake, or the attack that the policy is there for."""
-        policy = demand.sts.policy
-        if policy is None or policy.mode is Mode.NONE or not isinstance(demand.mx, MxEvidence):
+        if policy.mode is Mode.NONE or not isinstance(demand.mx, MxEvidence):
             return
         names = (host.mx_hostname for host in demand.mx.hosts)
         strangers = frozenset(name for name in names if not mx_permitted(policy.mx_patterns, name))
@@ -316,13 +324,12 @@ class Demands:
 
     def _watch_hosts(self, destination: Destination, packed: bytes) -> None:
         """Only `secure` depends on our own verification, so only its destinations are found by MX host."""
-        if reply_of(packed) is Reply.SECURE and self._is_here(destination):
-            for name in _foreign_hosts(destination, packed):
-                watching = self._by_mx_hostname.setdefault(name, destination)
-                if isinstance(watching, set):
-                    watching.add(destination)
-                elif watching is not destination:
-                    self._by_mx_hostname[name] = {watching, destination}
+        for name in _foreign_hosts(destination, packed):
+            watching = self._by_mx_hostname.setdefault(name, destination)
+            if isinstance(watching, set):
+                watching.add(destination)
+            elif watching is not destination:
+                self._by_mx_hostname[name] = {watching, destination}
 
     def _unwatch_hosts(self, destination: Destination, packed: bytes) -> None:
         for name in _foreign_hosts(destination, packed):
@@ -393,10 +400,6 @@ class Demands:
             found += [self._destinations[next_hop, port] for port in self._other_ports.get(next_hop, ())]
         return found
 
-    def _schedule(self, destination: Destination, now: float) -> None:
-        if self._is_here(destination):  # else a flood has pushed it out while it was decided
-            self._renewals.put(destination, now + (destination.expires_at - now) * RENEWAL_SHARE)
-
     async def run(self) -> None:
         """Renew decisions in use before they run out, for ever."""
         await kept_up("renewals", self._renewals.run)
@@ -443,6 +446,10 @@ class Demands:
         if destination.packed:
             self._unwatch_hosts(destination, destination.evidence)
         self.on_evict(destination)
+
+
+def _never() -> bool:
+    return False
 
 
 def _key(next_hop: Domain, port: int) -> _Key:

@@ -258,27 +258,22 @@ class Flights:
             self._crash(flight, exc)
 
     def _land(self, flight: _Flight, state: StateUntil) -> None:
-        self._end(flight)
-        self._tell(flight, state)
+        self._end(flight, state)
         self._cache.on_change(flight.policy_domain)
 
     def _crash(self, flight: _Flight, exc: BaseException) -> None:
         """A fault of ours: those who wait answer TEMP; where nobody waits any longer it would be lost."""
         report("discovery", exc)
-        self._end(flight)
-        self._tell(flight, exc)
+        self._end(flight, exc)
 
-    def _end(self, flight: _Flight) -> None:
+    def _end(self, flight: _Flight, outcome: StateUntil | BaseException) -> None:
         if self._under_way.get(flight.policy_domain) is flight:
             del self._under_way[flight.policy_domain]
         if flight.reading is not None:
             self._reading.discard(flight)
         flight.cancel()
-        for waiter in flight.waiters:
-            waiter.limit.discard(waiter)
-
-    def _tell(self, flight: _Flight, outcome: StateUntil | BaseException) -> None:
         # Flight, waiters and look-up no longer refer to each other, so they go at once and not when garbage is sought.
         waiters, flight.waiters, flight.lookup = flight.waiters, [], None
         for waiter in waiters:
+            waiter.limit.discard(waiter)
             waiter.tell(outcome)

@@ -25,6 +25,7 @@ from stsguard.ports import IPAddress, Resolver
 
 _Found = tuple[MxHost, int]  # and the least TTL in seconds behind it
 
+MAX_TTL_SECONDS = 2**31 - 1  # RFC 2181 §8
 MAX_MX_HOSTS = 50  # Postfix tries 5 addresses in all by default; hosts beyond are not offered to it either
 
 
@@ -37,7 +38,7 @@ async def lookup_mx_evidence(
 ) -> MxEvidence | MxLookupFailure:
     """As `MxLookup`."""
     found: Waited[MxEvidence | MxLookupFailure] = Waited()
-    MxLookup(resolver, port, one_family, found.set).begin(next_hop)
+    MxLookup(resolver, next_hop, port, one_family, found.set).begin()
     return await found.future
 
 
@@ -55,11 +56,12 @@ class MxLookup:
     insecure addresses and no more to be asked for: that takes no task.
     """
 
-    __slots__ = ("_answer", "_count", "_done", "_found", "_one_family", "_port", "_resolver")
+    __slots__ = ("_answer", "_done", "_found", "_left", "_next_hop", "_one_family", "_port", "_resolver")
 
     def __init__(
         self,
         resolver: Resolver,
+        next_hop: Domain,
         port: int,
         one_family: Callable[[], bool],
         done: Callable[[MxEvidence | MxLookupFailure | BaseException], object],
@@ -68,26 +70,27 @@ class MxLookup:
         self._port = port
         self._one_family = one_family
         self._done = done
+        self._next_hop = next_hop
         self._answer: Answer[MxRecord] | None = None
-        self._count = 0
-        self._found: dict[int, _Found] = {}  # by place in the order of preference
+        self._found: list[_Found | None] = []  # in the order of preference
+        self._left = 0  # of them that are not known yet
 
-    def begin(self, next_hop: Domain) -> None:
-        """Look up the MX hosts of `next_hop`."""
-        tell(self._resolver.lookup_mx(next_hop), partial(self._mx_answered, next_hop))
+    def begin(self) -> None:
+        """Begin to look them up."""
+        tell(self._resolver.lookup_mx(self._next_hop), self._mx_answered)
 
-    def _mx_answered(self, next_hop: Domain, answer: Answer[MxRecord] | BaseException) -> None:
+    def _mx_answered(self, answer: Answer[MxRecord] | BaseException) -> None:
         if isinstance(answer, LookupFailed):
             self._done(MxLookupFailure(answer.reason, str(answer)))
         elif isinstance(answer, BaseException):
             self._done(answer)
-        elif (fault := caught("decision", self._look_up_hosts, next_hop, answer)) is not None:
+        elif (fault := caught("decision", self._look_up_hosts, answer)) is not None:
             self._done(fault)
 
-    def _look_up_hosts(self, next_hop: Domain, answer: Answer[MxRecord]) -> None:
+    def _look_up_hosts(self, answer: Answer[MxRecord]) -> None:
         self._answer = answer
         if answer.status is not AnswerStatus.FOUND:
-            hosts = [(next_hop, 0)]
+            hosts = [(self._next_hop, 0)]
         else:
             hosts = _usable_records(answer.records)[:MAX_MX_HOSTS]
             if not hosts and all(record.mx_hostname is None for record in answer.records):
@@ -96,7 +99,8 @@ class MxLookup:
         lookup: Callable[[Domain], Awaitable[Answer[IPAddress]]] = self._resolver.lookup_addresses
         if not answer.secure and self._one_family():
             lookup = self._resolver.lookup_some_addresses
-        self._count = len(hosts)
+        self._left = len(hosts)
+        self._found = [None] * len(hosts)
         for index, (name, preference) in enumerate(hosts):
             # RFC 7672 §2.2.2: addresses first, or the TLSA look-ups of some load balancers would make mail wait.
             tell(lookup(name), partial(self._addresses_answered, index, name, preference))
@@ -120,21 +124,27 @@ class MxLookup:
 
     def _host_found(self, index: int, found: "_Found | BaseException") -> None:
         if isinstance(found, BaseException):
-            self._count = 0  # whatever the others bring
+            self._left = 0  # whatever the others bring
             self._done(found)
             return
         self._found[index] = found
-        if len(self._found) == self._count:
-            self._finish([self._found[place] for place in range(self._count)])
+        self._left -= 1
+        if not self._left:
+            self._finish()
 
-    def _finish(self, found: list[_Found]) -> None:
+    def _finish(self) -> None:
         answer = self._answer
         assert answer is not None  # noqa: S101 (the hosts come from it)
-        ttl = min([ttl for _, ttl in found])
         implicit = answer.status is not AnswerStatus.FOUND
         # A denial without SOA has no TTL of its own; the addresses' then bounds the evidence alone.
-        ttl = min(ttl, answer.ttl) if answer.ttl or not implicit else ttl
-        self._done(MxEvidence(tuple([host for host, _ in found]), answer.secure, ttl, implicit=implicit))
+        least = answer.ttl if answer.ttl or not implicit else MAX_TTL_SECONDS
+        hosts: list[MxHost] = []
+        for found in self._found:
+            assert found is not None  # noqa: S101 (none is left)
+            host, ttl = found
+            hosts.append(host)
+            least = min(least, ttl)
+        self._done(MxEvidence(tuple(hosts), answer.secure, least, implicit=implicit))
 
 
 def _usable_records(records: Sequence[MxRecord]) -> list[tuple[Domain, int]]:

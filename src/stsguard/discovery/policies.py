@@ -154,10 +154,9 @@ class PolicyCache:
     def peek(self, policy_domain: Domain, ahead_seconds: float = 0.0) -> StateUntil | None:
         """The state known in memory; None where it takes a look-up. "No policy" has to hold for `ahead_seconds` yet,
         so that it is renewed ahead of time; after a failed fetch it does not, or the pause would be cut short."""
-        entry = self.entry(policy_domain)
-        if entry is not None:
+        if policy_domain in self._entries and (entry := self.entry(policy_domain)) is not None:
             return self.in_force(entry)
-        negative = self.negative(policy_domain)
+        negative = self.negative(policy_domain) if policy_domain in self._negative else None
         if negative is None or (
             ahead_seconds and not negative.failures and negative.until <= self._after(ahead_seconds)
         ):
@@ -181,9 +180,7 @@ class PolicyCache:
 
     def may_have_policy(self, policy_domain: Domain) -> bool:
         """Whether there is a policy, or may be as far as is known by now."""
-        if self.entry(policy_domain) is not None:
-            return True
-        known = self.negative(policy_domain)
+        known = self.peek(policy_domain)
         if known is not None:
             return known.state.status is not StsStatus.ABSENT
         return not self._flights.has_no_record(policy_domain)
@@ -232,9 +229,9 @@ class PolicyCache:
         # A failed look-up tells nothing: with the store unreadable too, a policy in force may be unknown to us.
         hidden = found.failed and not readable
         status = StsStatus.STORE_UNREADABLE if hidden else StsStatus.ABSENT
-        state = StsState(status, detail=found.detail, lookup_failed=found.failed)
+        state = StsState(status, None, found.detail, found.failed)
         seconds = STORE_RETRY_SECONDS if hidden else negative_ttl_seconds(found.ttl)
-        level = logging.WARNING if found.failed or hidden else logging.DEBUG
+        level = logging.WARNING if found.failed else logging.DEBUG
         if log.isEnabledFor(level):
             outcome(log, level, "no policy", policy_domain=policy_domain, reason=found.detail, seconds=int(seconds))
         return self._keep(policy_domain, NegativeEntry(state, self._after(seconds)))
@@ -248,13 +245,13 @@ class PolicyCache:
         return self._keep(policy_domain, replace(failed, state=replace(failed.state, status=status), until=until))
 
     def _keep(self, policy_domain: Domain, negative: NegativeEntry) -> StateUntil:
-        entry = self.entry(policy_domain)
-        if entry is not None:  # it came from the store meanwhile
-            return self.in_force(entry)
+        if policy_domain in self._entries and (entry := self.entry(policy_domain)) is not None:
+            return self.in_force(entry)  # it came from the store meanwhile
         if policy_domain in self._negative:
             self._negative.move_to_end(policy_domain)
         self._negative[policy_domain] = negative
-        self._make_room()
+        if len(self._entries) + len(self._negative) > self._size:
+            self._make_room()
         return negative
 
     def _make_room(self) -> None:
