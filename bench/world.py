@@ -123,6 +123,7 @@ error_log {self.directory}/nginx.log error;
 events {{ worker_connections 4096; }}
 http {{
   access_log off;
+  ssl_protocols TLSv1.2 TLSv1.3;
   server_names_hash_max_size 32768;
   map $ssl_server_name $policy_domain {{ ~^mta-sts\\.(?<name>.+)$ $name; }}
   ssl_certificate_key {self.directory}/key.pem;
