@@ -134,8 +134,8 @@ http {{
         return ["nginx", "-c", str(config), "-p", str(self.directory)]
 
     def _servers(self) -> str:
-        """A server for each Policy Host, with its certificate in memory, since nginx takes as long to read one as for all
-        else of a connection; more than it should hold are read from their files at each handshake."""
+        """A server for each Policy Host, with its certificate in memory, since nginx takes longer to read one than for
+        all else of a connection; more than it should hold are read from their files at each handshake."""
         hosts = [f"mta-sts.d{number}.test" for number in range(self.count)]
         if self.count > MAX_SERVERS:
             hosts = ["$ssl_server_name"]
@@ -143,8 +143,8 @@ http {{
         listen, location = "127.0.0.1:443 ssl", "location = /.well-known/mta-sts.txt"
         return "".join(
             f"""  server {{
-    listen {listen}{' backlog=4096' if index == 0 else ''};
-    server_name {'_' if '$' in host else host};
+    listen {listen}{" backlog=4096" if index == 0 else ""};
+    server_name {"_" if "$" in host else host};
     ssl_certificate {self.directory}/certificates/{host}.pem;
     {location} {{ default_type text/plain; return 200 "{policy}"; }}
   }}
