@@ -28,20 +28,24 @@ def sts_record(data: bytes) -> None:
         assert record.record_id.isalnum()
         assert record.record_id.isascii()
         assert parse_record(f"v=STSv1; id={record.record_id};").record_id == record.record_id
+        assert len(records) > 1 or record == parse_record(data.decode())
         _check_warnings(record.warnings)
 
 
 def policy(data: bytes) -> None:
     """A policy file (RFC 8461 §3.2)."""
     from stsguard.core.errors import PolicyInvalid
-    from stsguard.core.mtasts import MAX_MAX_AGE, Mode, parse_policy
+    from stsguard.core.mtasts import MAX_MAX_AGE, Mode, parse_any_policy, parse_plain_policy, parse_policy
     from stsguard.core.packed_policy import pack_policy, unpack_policy
 
+    plain = parse_plain_policy(data)
     try:
-        found = parse_policy(data)
+        found = parse_any_policy(data)
     except PolicyInvalid as exc:
+        assert plain is None
         _check_message(str(exc))
         return
+    assert plain in (None, found)
     assert found.mx_patterns or found.mode is Mode.NONE
     assert 0 <= found.max_age <= MAX_MAX_AGE
     assert not any(end in line for line in found.policy_text for end in "\r\n")

@@ -23,6 +23,11 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # what sts-policy-vchar leaves out
 _MAX_AGE = re.compile(r"[0-9]{1,10}")  # §3.2 sts-policy-max-age-value; erratum 7282 (1*8) is not verified
 _KNOWN_FIELDS = ("version", "mode", "max_age", "mx")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What most domains have, which needs no more than this: the fields in the order of the RFC's examples, and no other.
+_PLAIN_RECORD = re.compile(rb"v=STSv1; ?id=([A-Za-z0-9]{1,32});?")
+_PLAIN_POLICY = re.compile(
+    rb"version: STSv1(\r?\n)mode: (?:enforce|testing|none)\1(?:mx: [a-z0-9.*-]+\1)+max_age: ([1-9][0-9]{0,7})(?:\1)?"
+)
 
 
 class Mode(StrEnum):
@@ -118,6 +123,8 @@ def select_record(records: Sequence[bytes]) -> Record | None:
         RecordInvalid: something is there but can't be used: two records, or one that does not match the ABNF.
             A sender takes it for no MTA-STS, and goes on using a cached policy.
     """
+    if len(records) == 1 and (plain := _PLAIN_RECORD.fullmatch(records[0])):
+        return Record(plain[1].decode())
     candidate = select_candidate(records, f"v={VERSION}")
     if candidate is None:
         return None
@@ -144,6 +151,27 @@ def parse_policy(body: bytes) -> Policy:
     Raises:
         PolicyInvalid: anything else that does not match the ABNF. The message names the line.
     """
+    return parse_plain_policy(body) or parse_any_policy(body)
+
+
+def parse_plain_policy(body: bytes) -> Policy | None:
+    """As `parse_any_policy`, at a fifth of its cost, for a body as most are; None for any other, valid or not."""
+    plain = _PLAIN_POLICY.fullmatch(body)
+    if plain is None or (max_age := int(plain[2])) > MAX_MAX_AGE:
+        return None
+    lines = body.decode().removesuffix("\n").replace("\r", "").split("\n")
+    patterns = []
+    for line in lines[2:-1]:
+        wildcard = line.startswith("mx: *.")
+        name = Domain.if_canonical(line[6:] if wildcard else line[4:])
+        if name is None:
+            return None
+        patterns.append(MxPattern(name, wildcard))
+    return Policy(Mode(lines[1][6:]), max_age, tuple(patterns), tuple(lines))
+
+
+def parse_any_policy(body: bytes) -> Policy:
+    """As `parse_policy`, line by line."""
     warnings = Warnings()
     lines = _served_lines(body)
     fields = _Fields(warnings)
@@ -266,8 +294,8 @@ def _parse_max_age(field: _Field, warnings: Warnings) -> int:
 
 def mx_matches(pattern: MxPattern, mx_hostname: Domain) -> bool:
     """Whether the pattern permits the MX host (RFC 8461 §4.1): `*` stands for exactly one whole label, the first."""
-    labels = mx_hostname.split(".")
-    return (labels[1:] if pattern.wildcard else labels) == pattern.name.split(".")
+    # Both are whole names in canonical form: they are equal where all of their labels are.
+    return (mx_hostname.partition(".")[2] if pattern.wildcard else mx_hostname) == pattern.name
 
 
 def mx_permitted(patterns: Iterable[MxPattern], mx_hostname: Domain) -> bool:
