@@ -132,8 +132,8 @@ class PolicyStore(Protocol):
         others write to it as well, or what is stored can't be read."""
 
     async def save_policies(self, policies: Sequence[StoredPolicy]) -> None:
-        """Write these in one transaction, each replacing what is stored for its domain, and return when they are
-        safe on disk.
+        """Write these, each of another domain, in one transaction, each replacing what is stored for its domain, and
+        return when they are safe on disk.
 
         Raises:
             StoreUnavailable: they can't be written; none is.

@@ -5,9 +5,11 @@ What a row says is found out by `policy_rows`.
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from itertools import chain
 
 from stsguard.core.policycache import StoredPolicy
 from stsguard.names import Domain
+from stsguard.store.connection import Row
 from stsguard.store.database import Database
 from stsguard.store.instants import to_micros
 from stsguard.store.policy_rows import COLUMNS, Page, PolicyRows
@@ -19,16 +21,19 @@ _NAMES = ", ".join(COLUMNS)
 _LOAD_SOME = f"SELECT {_NAMES} FROM policies WHERE policy_domain IN (:names)"
 _LOAD_PAGE = f"""
     SELECT {_NAMES} FROM policies WHERE policy_domain > :after ORDER BY policy_domain LIMIT :wanted OFFSET :seen"""
+_ROW = f"({', '.join('?' * len(COLUMNS))})"
 _SAVE = f"""
-    INSERT INTO policies ({_NAMES})
-    VALUES (:policy_domain, :record_id, :mode, :max_age, :policy_text, :fetched_at, :last_used_at)
+    INSERT INTO policies ({_NAMES}) VALUES {{rows}}
     ON CONFLICT (policy_domain) DO UPDATE SET
         record_id = excluded.record_id, mode = excluded.mode, max_age = excluded.max_age,
         policy_text = excluded.policy_text, fetched_at = excluded.fetched_at,
         last_used_at = CASE
-            WHEN excluded.last_used_at > policies.last_used_at OR policies.last_used_at > :horizon
+            WHEN excluded.last_used_at > policies.last_used_at OR policies.last_used_at > ?
             THEN excluded.last_used_at ELSE policies.last_used_at END
-    WHERE excluded.fetched_at >= policies.fetched_at OR policies.fetched_at > :horizon"""
+    WHERE excluded.fetched_at >= policies.fetched_at OR policies.fetched_at > ?"""
+# Rows in one statement: at each statement, and each row of `executemany`, a driver gives the interpreter away and waits
+# for it anew, and so does the event loop then. Few numbers, for few statements to be kept prepared.
+SAVED_AT_ONCE = (64, 16, 4, 1)
 _FORGET = "DELETE FROM policies WHERE policy_domain = :name"
 
 
@@ -66,12 +71,18 @@ class PolicyTable:
         return page
 
     def save(self, stored: Sequence[StoredPolicy], now: datetime) -> None:
-        """Write these. Where another node has stored a policy fetched later, that one stays."""
+        """Write these, each of another domain. Where another node has stored a policy fetched later, that one stays."""
         if not stored:
             return
         horizon = to_micros(now + CLOCK_TOLERANCE)
+        rows = [_values(each) for each in stored]
         with self._database.writing() as connection:
-            connection.execute_many(_SAVE, [{**_values(each), "horizon": horizon} for each in stored])
+            start = 0
+            while start < len(rows):
+                some = rows[start : start + next(count for count in SAVED_AT_ONCE if count <= len(rows) - start)]
+                statement = _SAVE.format(rows=", ".join([_ROW] * len(some)))
+                connection.execute_many(statement, [(*chain.from_iterable(some), horizon, horizon)])
+                start += len(some)
 
     def forget(self, policy_domains: Sequence[Domain]) -> None:
         """Delete these; unknown names are passed over."""
@@ -81,14 +92,15 @@ class PolicyTable:
             connection.execute_many(_FORGET, [{"name": str(name)} for name in policy_domains])
 
 
-def _values(stored: StoredPolicy) -> dict[str, object]:
-    return {
-        "policy_domain": str(stored.policy_domain),
-        "record_id": stored.record_id,
-        "mode": stored.policy.mode.value,
-        "max_age": stored.policy.max_age,
+def _values(stored: StoredPolicy) -> Row:
+    """In the order of `COLUMNS`."""
+    return (
+        str(stored.policy_domain),
+        stored.record_id,
+        stored.policy.mode.value,
+        stored.policy.max_age,
         # Each line ended, so that a last line that is blank is one again when it is read.
-        "policy_text": "".join(f"{line}\n" for line in stored.policy.policy_text),
-        "fetched_at": to_micros(stored.fetched_at),
-        "last_used_at": to_micros(stored.last_used_at),
-    }
+        "\n".join((*stored.policy.policy_text, "")),
+        to_micros(stored.fetched_at),
+        to_micros(stored.last_used_at),
+    )
