@@ -1,6 +1,5 @@
 """A policy as octets, for a hundred thousand that are only kept: the lines as served, and before them what decides."""
 
-from functools import lru_cache
 from struct import Struct
 
 from stsguard.core.mtasts import Mode, MxPattern, Policy, parse_policy
@@ -8,7 +7,6 @@ from stsguard.core.syntax import WSP
 
 _HEAD = Struct("<BI")  # mode by its place in Mode, plus their number where there are warnings; max_age
 _MODES = tuple(Mode)
-UNPACKED = 256  # as many as may be looked up at one time, and each is looked at more than once then
 # Lines that most policies have, each as one octet: a control character, of which no line has any but HTAB.
 _COMMON = (
     "version: STSv1",
@@ -28,7 +26,6 @@ def pack_policy(policy: Policy) -> bytes:
     return head + "\n".join([_OCTETS.get(line, line) for line in policy.policy_text]).encode()
 
 
-@lru_cache(maxsize=UNPACKED)
 def unpack_policy(packed: bytes) -> Policy:
     """What was packed. Where its parser had nothing to say, nothing but the patterns has to be looked for."""
     mode, max_age = _HEAD.unpack_from(packed)

@@ -209,7 +209,12 @@ class Demands:
         else:
             flight.mx = outcome
             if flight.state is not None:
-                self._contain(self._decide_gathered, flight)
+                self._contain(self._decide_with_mx, flight)
+
+    def _decide_with_mx(self, flight: Deciding) -> None:
+        # The MX hosts have taken longer: what is known of the policy by now counts.
+        flight.state = self._cache.peek(flight.destination.next_hop) or flight.state
+        self._decide_gathered(flight)
 
     def _fail(self, flight: Deciding, exc: BaseException) -> None:
         if not isinstance(exc, asyncio.CancelledError):
@@ -226,8 +231,6 @@ class Demands:
             # An override has come, or trust in the resolver has gone, while it was gathered.
             self._gather(flight)
             return
-        # The MX hosts may have taken longer: what is known of the policy by now counts.
-        state = (self._cache.peek(destination.next_hop) or state) if mx is not NO_LOOKUP else state
         ttl = reply_ttl_seconds(mx.ttl if isinstance(mx, MxEvidence) else 0)
         destination.evidence_until = self._clock.monotonic() + ttl
         self._land(flight, self._decide(destination, mx, state))
@@ -313,13 +316,15 @@ class Demands:
         """MX hosts that the policy in force does not permit: a mistake, or the attack that the policy is there for."""
         if policy.mode is Mode.NONE or not isinstance(demand.mx, MxEvidence):
             return
-        names = (host.mx_hostname for host in demand.mx.hosts)
-        strangers = frozenset(name for name in names if not mx_permitted(policy.mx_patterns, name))
+        names = [host.mx_hostname for host in demand.mx.hosts]
+        strangers = frozenset([name for name in names if not mx_permitted(policy.mx_patterns, name)])
+        before = self._strangers.pop(destination, None)
+        if not strangers:
+            return
         entry = self._cache.entry(destination.next_hop)
-        if strangers and strangers != self._strangers.get(destination) and entry is not None:
+        if strangers != before and entry is not None:
             self._cache.note_downgrade(entry, Downgrade.MX_NOT_PERMITTED, ",".join(sorted(strangers)))
-        self._strangers.pop(destination, None)
-        if strangers and self._is_here(destination):
+        if self._is_here(destination):
             self._strangers[destination] = strangers
 
     def _watch_hosts(self, destination: Destination, packed: bytes) -> None:

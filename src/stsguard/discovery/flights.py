@@ -258,8 +258,11 @@ class Flights:
             self._crash(flight, exc)
 
     def _land(self, flight: _Flight, state: StateUntil) -> None:
-        self._end(flight, state)
-        self._cache.on_change(flight.policy_domain)
+        try:
+            # Those who wait decide by it themselves: told first, they would have to decide twice.
+            self._cache.on_change(flight.policy_domain)
+        finally:
+            self._end(flight, state)
 
     def _crash(self, flight: _Flight, exc: BaseException) -> None:
         """A fault of ours: those who wait answer TEMP; where nobody waits any longer it would be lost."""

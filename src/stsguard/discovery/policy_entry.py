@@ -17,7 +17,16 @@ from stsguard.names import Domain
 
 _INSTANT = Struct("<d")
 _TWO_INSTANTS = Struct("<2d")
+REMEMBERED = 256  # policies as objects: as many domains may be looked up at one time, and each is looked at again
 _HEAD = Struct("<6d?B")  # the instants below, whether it has succeeded an equal policy, octets of the record id
+_remembered: dict[bytes, Policy] = {}  # by their packed form
+
+
+def _remember(packed: bytes, policy: Policy) -> Policy:
+    if len(_remembered) >= REMEMBERED:
+        _remembered.clear()
+    _remembered[packed] = policy
+    return policy
 
 
 class _Instant:
@@ -81,7 +90,9 @@ class PolicyEntry:
         fetched_at = stored.fetched_at.timestamp()
         instants = used_at, expires_at, refresh_at, id_check_at, checked_at, fetched_at
         head = _HEAD.pack(*instants, is_renewed, len(record_id))
-        self.packed = head + record_id + pack_policy(stored.policy)
+        packed = pack_policy(stored.policy)
+        _remember(packed, stored.policy)
+        self.packed = head + record_id + packed
 
     def note_check(self, checked_at: float, next_at: float) -> None:
         """The record's id was looked at, and is to be at `next_at`: both in one, since each takes a copy."""
@@ -93,7 +104,8 @@ class PolicyEntry:
     @property
     def policy(self) -> Policy:
         """The policy itself."""
-        return unpack_policy(self.packed[_HEAD.size + self.packed[_HEAD.size - 1] :])
+        packed = self.packed[_HEAD.size + self.packed[_HEAD.size - 1] :]
+        return _remembered.get(packed) or _remember(packed, unpack_policy(packed))
 
     @property
     def record_id(self) -> str:

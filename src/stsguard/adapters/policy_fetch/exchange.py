@@ -88,8 +88,9 @@ class Exchange:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         try:
-            # RFC 8461 §3.3, RFC 6066 §3: SNI is the Policy Host; so is the name that the certificate has to have.
-            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=str(policy_host))
+            # RFC 8461 §3.3, RFC 6066 §3: SNI is the Policy Host; so is the name that the certificate has to have. As
+            # octets, or it would be turned into A-labels, which it is of.
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=policy_host.encode())
         except ValueError as exc:  # UnicodeError included
             raise PolicyFetchFailed(FetchReason.LOCAL, f"{policy_host!r} can't be asked for: {exc}") from exc
         self._sock = begin_connection(address, port)
