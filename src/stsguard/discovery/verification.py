@@ -11,16 +11,17 @@ What is kept is bounded, and a flood of hosts pushes out the least recently aske
 import asyncio
 import heapq
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from weakref import WeakValueDictionary
 
-from stsguard.core.dane import MxHost, TlsaRecord
+from stsguard.core.dane import MxHost
 from stsguard.core.mxcheck import CertificateFacts, Finding, MxProbe, MxVerdict, agree, merge
+from stsguard.discovery.mx_target import Target, number_of
 from stsguard.discovery.supervisor import contained, supervised
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
@@ -45,31 +46,6 @@ MAX_ADDRESSES = 8  # of one MX host: large providers rotate through more, and th
 MAX_CERTIFICATES = 2000  # facts kept once however many hosts share them
 _VOID_SHARE = 8  # once an eighth of the queue's places are of hosts forgotten since, they are taken out of it
 _SPARED = 16  # so many of the oldest hosts are looked at for one without a confirmed fault
-
-
-@dataclass(slots=True, eq=False)
-class _Target:
-    """One address of one MX host. Instants are of the monotonic clock."""
-
-    mx_hostname: Domain
-    address: IPAddress
-    tlsa: tuple[TlsaRecord, ...] = ()
-    tlsa_base_domain: Domain | None = None
-    asked_at: float = 0.0
-    next_at: float = float("-inf")  # a request makes no probe before
-    due: float | None = None  # the queue's valid entry
-    confirming: bool = False  # the next probe is the second one for a fault
-    confirmed: bool = False
-    conclusive: MxProbe | None = None
-    concluded_at: float = 0.0
-    inconclusive: MxProbe | None = None
-
-
-@dataclass(slots=True, eq=False)
-class _Host:
-    targets: tuple[_Target, ...] = ()  # one a host is the rule, for which a dictionary is large
-    sooner_at: float = float("-inf")
-    told: MxVerdict | None = None  # as of the last `on_change`
 
 
 class MxVerifier:
@@ -108,10 +84,13 @@ class MxVerifier:
         self._interval_seconds = interval_seconds
         self._concurrency = concurrency
         self._max_hosts = max_hosts
-        self._hosts: dict[Domain, _Host] = {}  # the least recently asked for first
+        self._hosts: dict[str, Target] = {}  # the first address of each, the least recently asked for first
+        self._sooner_at: dict[str, float] = {}  # of those of which a session has failed
+        self._told: dict[str, MxVerdict] = {}  # as of the last `on_change`
         self._certificates: OrderedDict[CertificateFacts, CertificateFacts] = OrderedDict()
-        self._queue: list[tuple[float, int, _Target]] = []
-        self._void = 0  # places in the queue of hosts that are forgotten
+        self._waiting: deque[Target] = deque()  # for a place, their time having come: of a flood all but a few
+        self._queue: list[tuple[float, int, Target]] = []  # for their time
+        self._void = 0  # places in both of hosts that are forgotten
         self._sequence = count()
         self._locks: WeakValueDictionary[IPAddress, asyncio.Lock] = WeakValueDictionary()
         self._running = 0
@@ -124,7 +103,7 @@ class MxVerifier:
     @property
     def waiting(self) -> int:
         """How many probes wait for their time or a place."""
-        return len(self._queue)
+        return len(self._waiting) + len(self._queue)
 
     def request(self, hosts: Sequence[MxHost]) -> None:
         """Have these MX hosts verified in the background where that is due. Never blocks."""
@@ -134,27 +113,22 @@ class MxVerifier:
         for host in hosts:
             for target in self._targets(host, now):
                 if target.due is None and target.next_at <= now:
-                    self._enqueue(target, now)
+                    self._enqueue_now(target, now)
                     self._wake.set()
 
     def after_failed_session(self, mx_hostname: Domain) -> None:
         """A session with this host failed: have it probed now, though its hour may not be over."""
-        host = self._hosts.get(mx_hostname) if self.enabled else None
-        if host is None or (now := self._clock.monotonic()) < host.sooner_at:
+        first = self._hosts.get(mx_hostname) if self.enabled else None
+        if first is None or (now := self._clock.monotonic()) < self._sooner_at.get(mx_hostname, now):
             return
-        host.sooner_at = now + self._interval_seconds * SOONER_SHARE
-        for target in host.targets:
-            self._enqueue(target, now)
+        self._sooner_at[first.name] = now + self._interval_seconds * SOONER_SHARE
+        for target in first.all_of_host():
+            self._enqueue_now(target, now)
         self._wake.set()
 
     def verdict(self, mx_hostname: Domain) -> MxVerdict | None:
         """What is known of a host over all its addresses; None where nothing is."""
-        host = self._hosts.get(mx_hostname)
-        if host is None:
-            return None
-        now = self._clock.monotonic()
-        findings = [finding for target in host.targets if (finding := self._finding(target, now))]
-        return merge(mx_hostname, findings)
+        return merge(mx_hostname, self._findings(mx_hostname)) if mx_hostname in self._hosts else None
 
     def verdicts(self, hosts: Sequence[MxHost]) -> Mapping[Domain, MxVerdict]:
         """The verdicts on those of `hosts` of which something is known."""
@@ -163,11 +137,17 @@ class MxVerifier:
 
     def results(self, mx_hostname: Domain) -> tuple[MxProbe, ...]:
         """The probe that counts for each address of a host, at most a day old; its time is `at`."""
-        host = self._hosts.get(mx_hostname)
-        if host is None:
-            return ()
-        now = self._clock.monotonic()
-        return tuple(finding.probe for target in host.targets if (finding := self._finding(target, now)))
+        return tuple(finding.probe for finding in self._findings(mx_hostname))
+
+    def _findings(self, mx_hostname: Domain) -> list[Finding]:
+        first = self._hosts.get(mx_hostname)
+        if first is None:
+            return []
+        oldest = self._oldest_that_counts()
+        return [finding for target in first.all_of_host() if (finding := target.finding(oldest))]
+
+    def _oldest_that_counts(self) -> float:
+        return self._clock.monotonic() - FINDING_INTERVALS * self._interval_seconds
 
     async def probe_now(self, hosts: Sequence[MxHost], *, next_hops: Sequence[Domain] = ()) -> list[MxProbe]:
         """Probe every address of `hosts` now, whatever the hour, and remember what is found.
@@ -179,7 +159,7 @@ class MxVerifier:
         targets = [target for host in hosts for target in self._targets(host, now)]
         places = asyncio.Semaphore(self._concurrency)
 
-        async def probe(target: _Target) -> MxProbe:
+        async def probe(target: Target) -> MxProbe:
             async with places:
                 return await self._probe(target, next_hops)
 
@@ -197,76 +177,90 @@ class MxVerifier:
                     async with asyncio.timeout(seconds):
                         await self._wake.wait()
 
-    def _targets(self, host: MxHost, now: float) -> list[_Target]:
+    def _targets(self, host: MxHost, now: float) -> list[Target]:
         """The host's addresses as targets, with the evidence of this look-up."""
-        state = self._remember(host.mx_hostname)
+        first = self._hosts.pop(host.mx_hostname, None)
+        numbers = [number_of(address) for address in host.addresses]
         # Addresses that DNS has not named for an interval are the host's no longer.
         oldest = now - self._interval_seconds
-        known = [target for target in state.targets if target.asked_at > oldest or target.address in host.addresses]
+        known = [each for each in _all_of(first) if each.asked_at > oldest or each.number in numbers]
         targets = []
-        for address in host.addresses:
-            target = next((each for each in known if each.address == address), None)
+        for number, address in zip(numbers, host.addresses, strict=True):
+            target = next((each for each in known if each.number == number), None)
             if target is None:
                 if len(known) >= MAX_ADDRESSES:
                     continue
-                target = _Target(host.mx_hostname, address)
+                target = Target(host.mx_hostname, address)
                 known.append(target)
             target.asked_at, target.tlsa, target.tlsa_base_domain = now, host.tlsa, host.tlsa_base_domain
             targets.append(target)
-        state.targets = tuple(known)
+        if first is None and len(self._hosts) >= self._max_hosts:
+            self._make_room()
+        if known:
+            for target in known:
+                target.others = ()
+            known[0].others = tuple(known[1:])
+            self._hosts[known[0].name] = known[0]
         return targets
 
-    def _remember(self, mx_hostname: Domain) -> _Host:
-        known = self._hosts.pop(mx_hostname, None)
-        if known is None and len(self._hosts) >= self._max_hosts:
-            oldest = list(islice(self._hosts, _SPARED))
-            # A flood of other hosts must not make us forget why one was left out.
-            forgotten = next((name for name in oldest if not self._has_confirmed_fault(name)), oldest[0])
-            self._forget(forgotten)
-        state = self._hosts[mx_hostname] = known or _Host()
-        return state
+    def _make_room(self) -> None:
+        oldest = list(islice(self._hosts.values(), _SPARED))
+        # A flood of other hosts must not make us forget why one was left out.
+        spared = (first for first in oldest if not any(each.has_confirmed_fault for each in first.all_of_host()))
+        self._forget(next(spared, oldest[0]))
 
-    def _forget(self, mx_hostname: Domain) -> None:
+    def _forget(self, first: Target) -> None:
         hosts_forgotten.inc()
-        for target in self._hosts.pop(mx_hostname).targets:
+        del self._hosts[first.name]
+        self._sooner_at.pop(first.name, None)
+        self._told.pop(first.name, None)
+        for target in first.all_of_host():
             if target.due is not None:
                 target.due = None
                 self._void += 1
         # Nobody probes them, and they would keep places that others are refused, and as much memory as the hosts known.
         if self._void * _VOID_SHARE > self._max_hosts:
+            self._waiting = deque(target for target in self._waiting if target.due is not None)
             self._queue = [place for place in self._queue if place[2].due == place[0]]
             heapq.heapify(self._queue)
             self._void = 0
 
-    def _has_confirmed_fault(self, mx_hostname: Domain) -> bool:
-        return any(
-            target.confirmed and target.conclusive is not None and target.conclusive.result_type is not None
-            for target in self._hosts[mx_hostname].targets
-        )
-
-    def _enqueue(self, target: _Target, due: float) -> None:
-        if len(self._queue) >= self._max_hosts:
+    def _has_place(self) -> bool:
+        if self.waiting >= self._max_hosts:
             probes_dropped.inc()
-            return
-        target.due = due
-        heapq.heappush(self._queue, (due, next(self._sequence), target))
+            return False
+        return True
 
-    def _is_known(self, target: _Target) -> bool:
-        host = self._hosts.get(target.mx_hostname)
-        return host is not None and target in host.targets
+    def _enqueue_now(self, target: Target, now: float) -> None:
+        if self._has_place():
+            target.due = now
+            self._waiting.append(target)
+
+    def _enqueue(self, target: Target, due: float) -> None:
+        if self._has_place():
+            target.due = due
+            heapq.heappush(self._queue, (due, next(self._sequence), target))
+
+    def _is_known(self, target: Target) -> bool:
+        return target in _all_of(self._hosts.get(target.name))
 
     def _start_due(self, group: asyncio.TaskGroup) -> float:
         """Start what is due as far as there are places; the seconds until there may be more to start."""
         now = self._clock.monotonic()
-        while self._queue and self._running < self._concurrency:
-            due, _, target = self._queue[0]
-            if due > now:
-                return min(due - now, WAKE_SECONDS)
+        while self._running < self._concurrency:
+            is_timed = bool(self._queue) and self._queue[0][0] <= now  # few, and somebody waits for them
+            if not is_timed and not self._waiting:
+                return min(self._queue[0][0] - now, WAKE_SECONDS) if self._queue else WAKE_SECONDS
             if self._begun_at + YIELD_SECONDS > now and self.has_to_yield():
                 return self._begun_at + YIELD_SECONDS - now
-            heapq.heappop(self._queue)
-            if target.due != due or not self._is_known(target):
-                continue  # put forward, or forgotten since
+            if is_timed:
+                due, _, target = heapq.heappop(self._queue)
+                is_valid = target.due == due
+            else:
+                target = self._waiting.popleft()
+                is_valid = target.due is not None and target.due <= now
+            if not is_valid or not self._is_known(target):
+                continue  # put forward, begun, or forgotten since
             if self._lock(target.address).locked():
                 # Another name of the same machine is being probed; it must not keep a place from others.
                 self._enqueue(target, now + BUSY_SECONDS)
@@ -278,7 +272,7 @@ class MxVerifier:
             group.create_task(self._probe_in_background(target))
         return WAKE_SECONDS
 
-    async def _probe_in_background(self, target: _Target) -> None:
+    async def _probe_in_background(self, target: Target) -> None:
         try:
             await supervised("verification", self._probe(target, ()))
         finally:
@@ -291,7 +285,7 @@ class MxVerifier:
             lock = self._locks[address] = asyncio.Lock()
         return lock
 
-    async def _probe(self, target: _Target, next_hops: Sequence[Domain]) -> MxProbe:
+    async def _probe(self, target: Target, next_hops: Sequence[Domain]) -> MxProbe:
         async with self._lock(target.address):
             target.next_at = self._clock.monotonic() + self._interval_seconds * (1 + 0.1 * self._random())
             confirming, target.confirming = target.confirming, False
@@ -315,19 +309,16 @@ class MxVerifier:
             self._certificates.popitem(last=False)
         return replace(probe, certificate=facts)
 
-    def _note(self, target: _Target, probe: MxProbe, *, confirming: bool) -> None:
+    def _note(self, target: Target, probe: MxProbe, *, confirming: bool) -> None:
         now = self._clock.monotonic()
-        if probe.inconclusive:
-            probes_made.inc("inconclusive")
-            target.inconclusive = probe
-        else:
-            probes_made.inc(probe.result_type or "valid")
-            first = target.conclusive if self._is_fresh(target, now) else None
-            target.confirmed = first is not None and agree(first, probe)
-            target.conclusive, target.concluded_at = probe, now
-            if probe.result_type is not None and target.confirmed:
+        probes_made.inc("inconclusive" if probe.inconclusive else probe.result_type or "valid")
+        first = target.finding(self._oldest_that_counts())
+        confirmed = first is not None and not first.probe.inconclusive and agree(first.probe, probe)
+        target.note(probe, now, confirmed=confirmed)
+        if not probe.inconclusive and probe.result_type is not None:
+            if confirmed:
                 faults_confirmed.inc(probe.result_type)
-            if probe.result_type is not None and not target.confirmed and not confirming and self.enabled:
+            elif not confirming and self.enabled:
                 # One confirmation for each regular probe: hosts that answer differently each time get no more.
                 target.confirming = True
                 pause = min(self._interval_seconds * CONFIRM_SHARE, CONFIRM_SECONDS)
@@ -336,39 +327,31 @@ class MxVerifier:
         self._tell(target, probe)
         contained("sessions", partial(self.on_probe, probe))
 
-    def _tell(self, target: _Target, probe: MxProbe) -> None:
-        host = self._hosts.get(target.mx_hostname)
-        verdict = self.verdict(target.mx_hostname)
-        if (
-            host is None
-            or verdict is None
-            or (host.told is not None and _significance(host.told) == _significance(verdict))
-        ):
+    def _tell(self, target: Target, probe: MxProbe) -> None:
+        mx_hostname = target.mx_hostname
+        verdict, told = self.verdict(mx_hostname), self._told.get(mx_hostname)
+        if verdict is None or (told is not None and _significance(told) == _significance(verdict)):
             return
-        if host.told is None and verdict.rfc_valid is None and not verdict.certificates:
+        if told is None and verdict.rfc_valid is None and not verdict.certificates:
             return  # nothing conclusive, which is what was known before: no decision changes by it
-        notable = _is_confirmed_fault(verdict) or (host.told is not None and _is_confirmed_fault(host.told))
-        host.told = verdict
+        notable = _is_confirmed_fault(verdict) or (told is not None and _is_confirmed_fault(told))
+        self._told[target.name] = verdict
         outcome(
             log,
             logging.INFO if notable else logging.DEBUG,
             "verdict on MX host changed",
-            mx_hostname=target.mx_hostname,
+            mx_hostname=mx_hostname,
             address=target.address,
             valid=verdict.rfc_valid,
             confirmed=verdict.confirmed,
             result=probe.result_type,
             reason=probe.failure_reason_code or None,
         )
-        self.on_change(target.mx_hostname)
+        self.on_change(mx_hostname)
 
-    def _is_fresh(self, target: _Target, now: float) -> bool:
-        return now < target.concluded_at + FINDING_INTERVALS * self._interval_seconds
 
-    def _finding(self, target: _Target, now: float) -> Finding | None:
-        if target.conclusive is not None and self._is_fresh(target, now):
-            return Finding(target.conclusive, target.confirmed)
-        return Finding(target.inconclusive, confirmed=False) if target.inconclusive is not None else None
+def _all_of(first: Target | None) -> tuple[Target, ...]:
+    return first.all_of_host() if first is not None else ()
 
 
 def _significance(verdict: MxVerdict) -> object:
