@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from stsguard.discovery import agenda
-from stsguard.discovery.agenda import LOOKED_AT_IN_A_TURN, Agenda, Place
+from stsguard.discovery.agenda import LOOKED_AT_IN_A_TURN, Agenda, Placed
 from tests.unit.fakes import World, virtual
 
 IN_A_TURN = 4
@@ -17,7 +17,8 @@ IN_A_TURN = 4
 @dataclass(slots=True, eq=False)
 class Item:
     number: int
-    place: Place | None = None
+    before: Placed | None = None
+    after: Placed | None = None
 
 
 class Desk:

@@ -3,30 +3,68 @@
 A hundred that are begun in one turn of the event loop keep every look-up waiting that comes meanwhile; one in each turn
 costs twice the CPU, since to wake up, and to wake the nameserver up, takes as much as the work. What falls due within a
 second is therefore spread over the second after it, a few in each turn. Kept by the second, since nothing here is in
-more of a hurry, an item costs a place in a dictionary and can be taken out at once; with nothing due there is no timer
-but one that is set once a minute.
+more of a hurry, an item costs no more than a link to each of its neighbours and can be taken out at once; with nothing
+due there is no timer but one that is set once a minute.
 """
 
 import asyncio
 import heapq
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, cast
 
 LOOKED_AT_IN_A_TURN = 64  # to find that there is nothing to do is a hundredth of the work
 LEAST_PAUSE_SECONDS = 0.001  # between two turns of whoever is late; the event loop's timers are no finer
 WAKE_SECONDS = 60.0  # the longest sleep, since the loop's clock stands still while the machine sleeps
 
-Place = dict[Any, None]  # of items of one agenda, which are equal to nothing but themselves
-
 
 class Placed(Protocol):
-    """What can be on an agenda; `place` is the agenda's own, None while it is on none."""
+    """What can be on an agenda; its neighbours there are the agenda's own, None while it is on none.
 
-    place: Place | None
+    Of a million items each is on one, so they are linked by themselves: a place in any container takes twice that.
+    """
+
+    before: "Placed | None"
+    after: "Placed | None"
 
 
 T = TypeVar("T", bound=Placed)
+
+
+class _Second:
+    """The items that are due within one second, in a ring that it closes itself."""
+
+    __slots__ = ("after", "before", "most")
+
+    def __init__(self) -> None:
+        self.before: Placed | None = self
+        self.after: Placed | None = self
+        self.most = 0  # there are no more items than that: those taken out count as well
+
+    def __bool__(self) -> bool:
+        return self.before is not self
+
+    def add(self, item: Placed) -> None:
+        last = cast(Placed, self.before)
+        item.before, item.after = last, self
+        last.after = self.before = item
+        self.most += 1
+
+    def pop(self) -> Placed:
+        last = cast(Placed, self.before)
+        _take_out(last)
+        self.most -= 1
+        return last
+
+    def close(self) -> None:
+        """It is over: nobody has to seek garbage."""
+        self.before = self.after = None
+
+
+def _take_out(item: Placed) -> None:
+    if item.before is not None and item.after is not None:
+        item.before.after, item.after.before = item.after, item.before
+        item.before = item.after = None
 
 
 class Agenda(Generic[T]):
@@ -44,33 +82,34 @@ class Agenda(Generic[T]):
         self._now = now
         self._in_a_turn = in_a_turn
         self._free = asyncio.Semaphore(concurrency)
-        self._seconds: dict[int, dict[T, None]] = {}
+        self._seconds: dict[int, _Second] = {}
         self._order: list[int] = []  # a heap of the keys of `_seconds`
         self._asleep_until = float("-inf")
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
-        return sum(map(len, self._seconds.values()))
+        count = 0
+        for second in self._seconds.values():
+            item = second.after
+            while item is not None and item is not second:
+                count, item = count + 1, item.after
+        return count
 
     def put(self, item: T, at: float) -> None:
         """Have `item` begun at `at` or up to two seconds later; where it was before counts no longer."""
-        if item.place is not None:
-            item.place.pop(item, None)
+        _take_out(item)
         second = int(max(at, self._now())) + 1
-        place = self._seconds.get(second)
-        if place is None:
-            place = self._seconds[second] = {}
+        due = self._seconds.get(second)
+        if due is None:
+            due = self._seconds[second] = _Second()
             heapq.heappush(self._order, second)
             if second < self._asleep_until:
                 self._wake.set()
-        place[item] = None
-        item.place = place
+        due.add(item)
 
     def discard(self, item: T) -> None:
         """Take `item` off the agenda, where it is on it."""
-        if item.place is not None:
-            item.place.pop(item, None)
-            item.place = None
+        _take_out(item)
 
     def ended(self, _work: object = None) -> None:
         """Work that was begun is over."""
@@ -82,7 +121,7 @@ class Agenda(Generic[T]):
             await self._sleep_until_due()
             second = self._order[0]
             await self._begin_all(self._seconds[second], second + 1)
-            del self._seconds[heapq.heappop(self._order)]
+            self._seconds.pop(heapq.heappop(self._order)).close()
 
     async def _sleep_until_due(self) -> None:
         while (left := (self._order[0] if self._order else float("inf")) - self._now()) > 0:
@@ -93,14 +132,14 @@ class Agenda(Generic[T]):
                     await self._wake.wait()
         self._asleep_until = float("-inf")
 
-    async def _begin_all(self, due: dict[T, None], until: float) -> None:
+    async def _begin_all(self, due: _Second, until: float) -> None:
         """Begin all of `due`, spread over the time until `until` as far as there is time."""
         while due:
-            pause = (until - self._now()) * min(1.0, self._in_a_turn / len(due))
+            pause = (until - self._now()) * min(1.0, self._in_a_turn / due.most)
             await self._begin_some(due)
             await asyncio.sleep(max(pause, LEAST_PAUSE_SECONDS))  # after the last as well: the next second is due then
 
-    async def _begin_some(self, due: dict[T, None]) -> None:
+    async def _begin_some(self, due: _Second) -> None:
         begun = 0
         for _ in range(LOOKED_AT_IN_A_TURN):
             await self._free.acquire()
@@ -108,9 +147,7 @@ class Agenda(Generic[T]):
             try:
                 if not due:
                     return  # the rest was taken out meanwhile
-                item, _ = due.popitem()
-                item.place = None
-                is_begun = self._begin(item)
+                is_begun = self._begin(cast(T, due.pop()))
             finally:
                 if not is_begun:
                     self._free.release()

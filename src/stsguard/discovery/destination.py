@@ -13,7 +13,7 @@ from stsguard.core.overrides import Override
 from stsguard.core.policycache import REPLY_TTL_SECONDS
 from stsguard.core.socketmap import Dialect
 from stsguard.core.tlspolicy import Decision, StsState
-from stsguard.discovery.agenda import Place
+from stsguard.discovery.agenda import Placed
 from stsguard.discovery.states import NEVER, StateUntil
 from stsguard.names import Domain
 
@@ -47,7 +47,8 @@ class Destination:
     expires_at: float = NEVER
     evidence_until: float = NEVER
     last_used: float = NEVER
-    place: Place | None = None  # among the renewals
+    before: Placed | None = None  # among the renewals, as `after`
+    after: Placed | None = None
     flight: "Deciding | None" = None
     request: bytes = b""
     reply: bytes = b""

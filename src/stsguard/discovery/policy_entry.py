@@ -12,7 +12,7 @@ from stsguard.core.errors import PolicyFetchFailed
 from stsguard.core.mtasts import Policy
 from stsguard.core.packed_policy import pack_policy, unpack_policy
 from stsguard.core.policycache import StoredPolicy
-from stsguard.discovery.agenda import Place
+from stsguard.discovery.agenda import Placed
 from stsguard.names import Domain
 
 _INSTANT = Struct("<d")
@@ -62,7 +62,7 @@ _NOTHING = Upkeep()
 class PolicyEntry:
     """A policy in force; instants are of the monotonic clock, but for `fetched_at`."""
 
-    __slots__ = ("packed", "place", "policy_domain", "upkeep")
+    __slots__ = ("after", "before", "packed", "policy_domain", "upkeep")
 
     used_at = _Instant(0)
     expires_at = _Instant(1)
@@ -84,7 +84,8 @@ class PolicyEntry:
         is_renewed: bool = False,
     ) -> None:
         self.policy_domain: Domain = stored.policy_domain
-        self.place: Place | None = None  # on the agenda of what is to be tended
+        self.before: Placed | None = None  # on the agenda of what is to be tended, as `after`
+        self.after: Placed | None = None
         self.upkeep = upkeep
         record_id = stored.record_id.encode()
         fetched_at = stored.fetched_at.timestamp()
