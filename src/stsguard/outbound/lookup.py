@@ -260,13 +260,15 @@ class LookupProtocol(asyncio.Protocol):
 
     def _go_on(self) -> None:
         """Work on what is queued, as far as the client takes replies and has not too many requests under way."""
+        waiting, queued = self._waiting, self._queued
         try:
             while True:
-                self._flush()
-                if not self._queued or not self._writable or len(self._waiting) >= MAX_WAITING:
+                if waiting:
+                    self._flush()
+                if not queued or not self._writable or len(waiting) >= MAX_WAITING:
                     break
-                for _ in range(min(len(self._queued), MAX_WAITING - len(self._waiting))):
-                    self._waiting.append(self._answer(self._queued.popleft()))
+                for _ in range(min(len(queued), MAX_WAITING - len(waiting))):
+                    waiting.append(self._answer(queued.popleft()))
         except RequestInvalid as exc:
             self._refuse(exc)
             return
@@ -301,21 +303,21 @@ class LookupProtocol(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Write the replies that are there, in the order of the requests, for as long as the client takes them."""
+        waiting = self._waiting
         while self._writable and self._transport is not None:
             ready: list[bytes] = []
             size = 0
-            while self._waiting and size < WRITE_BYTES:
-                first = self._waiting[0]
-                if isinstance(first, PendingReply):
-                    if first.reply is None:
-                        break
-                    first = first.reply
-                ready.append(first)
-                size += len(first)
-                self._waiting.popleft()
+            while waiting and size < WRITE_BYTES:
+                first = waiting[0]
+                reply = first.reply if isinstance(first, PendingReply) else first
+                if reply is None:
+                    break
+                ready.append(reply)
+                size += len(reply)
+                waiting.popleft()
             if not ready:
                 return
-            self._transport.write(b"".join(ready))
+            self._transport.write(ready[0] if len(ready) == 1 else b"".join(ready))
 
     def _regulate(self) -> None:
         """Read only while nothing is queued: the client takes its replies and has not too many requests under way."""

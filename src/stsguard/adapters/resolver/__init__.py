@@ -32,6 +32,7 @@ from stsguard.adapters.resolver.plain import (
     PlainAnswer,
     PlainFailure,
     Question,
+    encode_question,
     make_question,
     make_root_question,
     type_name,
@@ -240,10 +241,11 @@ class DnsResolver:
 
         A plain answer from the first nameserver completes it without a task; anything else is gone on with in one.
         """
-        question = make_question(name, rdtype) or Question(name, rdtype, b"")
-        lookup: Lookup[Answer[Any]] = Lookup(question, self._first_try, self._arrived, one_family=one_family)
+        wire = encode_question(name, rdtype)
+        lookup: Lookup[Answer[Any]] = Lookup(name, rdtype, wire, self._first_try, self._arrived)
+        lookup.one_family = one_family
         silent = self._silent_until and self._nameservers[0] in self._silent_until
-        if silent or not question.wire or not self._slots.take():
+        if silent or not wire or not self._slots.take():
             self._go_on(lookup, UNASKED)
         else:
             self._first.send(lookup)
@@ -253,21 +255,19 @@ class DnsResolver:
         self._slots.release()
         if lookup.outcome is not None:
             return  # nobody waits any longer
-        question = lookup.question
-        if type(outcome) is not PlainAnswer or (outcome.records and not _is_within_limits(outcome, question.rdtype)):
+        if type(outcome) is not PlainAnswer or not _is_within_limits(outcome.records, lookup.rdtype):
             self._go_on(lookup, outcome)
             return
         ANSWERED.count += 1
-        name: Domain = question.name  # type: ignore[assignment]  # `_start` was given one
         secure = outcome.authentic and self.trust_ad
-        answer: Answer[Any] = Answer(outcome.status, outcome.records, name, outcome.ttl, secure)
+        answer: Answer[Any] = Answer(outcome.status, outcome.records, lookup.name, outcome.ttl, secure)
         if lookup.one_family and (secure or not outcome.records):
-            self._work_on(lookup, self._with_other_family(name, answer))
+            self._work_on(lookup, self._with_other_family(lookup.name, answer))
         else:
             lookup.settle(answer)
 
     def _go_on(self, lookup: Lookup[Answer[Any]], outcome: "Outcome | Unasked") -> None:
-        name, rdtype = cast(Domain, lookup.question.name), lookup.question.rdtype
+        name, rdtype = lookup.name, lookup.rdtype
         # Where the query could not be sent, no time has gone by; to ask the loop for it costs a system call.
         tried_until = lookup.deadline or asyncio.get_running_loop().time() + lookup.timeout_seconds
         deadline = tried_until - lookup.timeout_seconds + self._timeout
@@ -275,7 +275,7 @@ class DnsResolver:
         self._work_on(lookup, self._one_family(name, work) if lookup.one_family else work)
 
     def _work_on(self, lookup: Lookup[Answer[Any]], work: Coroutine[Any, Any, Answer[Any]]) -> None:
-        task = lookup.task = asyncio.create_task(work, name=f"look up {lookup.question.name}")
+        task = lookup.task = asyncio.create_task(work, name=f"look up {lookup.name}")
         self._going_on.add(task)
         task.add_done_callback(partial(_landed, lookup))
         task.add_done_callback(self._going_on.discard)
@@ -433,11 +433,11 @@ def _landed(lookup: Lookup[Answer[Any]], task: "asyncio.Task[Answer[Any]]") -> N
     lookup.settle(asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
 
 
-def _is_within_limits(answer: PlainAnswer, rdtype: int) -> bool:
+def _is_within_limits(records: Sequence[object], rdtype: int) -> bool:
     """Whether no limit can be exceeded; where one may be, it is checked in the long way."""
-    if len(answer.records) > FEW_RECORDS:
-        return False
-    return rdtype != TXT or all(len(cast(bytes, text)) <= MAX_TXT_OCTETS for text in answer.records)
+    if rdtype == TXT and records:
+        return len(records) <= FEW_RECORDS and all(len(cast(bytes, text)) <= MAX_TXT_OCTETS for text in records)
+    return len(records) <= FEW_RECORDS
 
 
 def _cut(answer: Answer[IPAddress]) -> Answer[IPAddress]:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
 from stsguard.adapters.resolver.exchange import Outcome
-from stsguard.adapters.resolver.plain import Question
 from stsguard.adapters.resolver.reader import Read
 from stsguard.adapters.resolver.udp import Query
+from stsguard.names import Domain
 
 T = TypeVar("T")
 
@@ -22,14 +22,23 @@ class Lookup(Query[Read], Generic[T]):
 
     def __init__(
         self,
-        question: Question,
+        name: Domain,
+        rdtype: int,
+        wire: bytes,
         timeout_seconds: float,
         arrived: "Callable[[Lookup[T], Outcome], None]",
-        *,
-        one_family: bool = False,
     ) -> None:
-        super().__init__(question, timeout_seconds, arrived)
-        self.one_family = one_family
+        # All that a `Query` is made of, but without a question made first, and calls of two more `__init__`.
+        self.name: Domain = name
+        self.rdtype = rdtype
+        self.wire = wire
+        self.checking_disabled = False
+        self.plain = True
+        self.timeout_seconds = timeout_seconds
+        self.done = arrived
+        self.deadline = 0.0
+        self.stray = None
+        self.one_family = False
         self.outcome: T | BaseException | None = None
         self.task: asyncio.Task[T] | None = None  # where more than the first query is needed
         self._call: Callable[[T | BaseException], object] | None = None

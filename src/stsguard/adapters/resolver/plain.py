@@ -48,7 +48,7 @@ NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
 _POINTER = 0xC0
 _MAX_TTL = 0x7FFFFFFF  # RFC 2181 §8
 _MAX_LABELS = 128
-_LENGTHS = {length: bytes((length,)) for length in range(1, 64)}  # of labels, as octets (RFC 1035 §2.3.4)
+_LENGTHS = {length: chr(length) for length in range(1, 64)}  # of labels, as octets (RFC 1035 §2.3.4)
 _HEADER = struct.Struct("!6H")
 _END = struct.Struct("!BHH")  # of a question: the root, type, class
 _ENDS = {rdtype: _END.pack(0, rdtype, _IN) for rdtype in (A, MX, TXT, AAAA, TLSA)}
@@ -71,7 +71,7 @@ _FOUND, _NODATA, _DENIED = AnswerStatus.FOUND, AnswerStatus.NODATA, AnswerStatus
 Value = bytes | MxRecord | TlsaRecord | IPv4Address | IPv6Address
 
 
-@dataclass(slots=True)  # not frozen, which would make it three times as costly to build; nobody changes one
+@dataclass(slots=True, eq=False)  # not frozen: it would be three times as costly to make; nobody changes one
 class Question:
     """What is asked: `name` in lower case, `wire` as it stands in the question section.
 
@@ -108,13 +108,21 @@ class _NotPlain(Exception):
 
 def make_question(name: Domain, rdtype: int) -> Question | None:
     """The question; None for a name that the DNS cannot carry."""
+    wire = encode_question(name, rdtype)
+    return Question(name, rdtype, wire) if wire else None
+
+
+def encode_question(name: Domain, rdtype: int) -> bytes:
+    """What asks it in a message (RFC 1035 §4.1.2); empty for a name that the DNS cannot carry."""
     if len(name) > MAX_NAME_OCTETS:
-        return None
+        return b""
+    labels = ""
     try:
-        encoded = b"".join([_LENGTHS[len(label)] + label for label in name.encode("ascii").split(b".")])
+        for label in name.split("."):
+            labels += _LENGTHS[len(label)] + label
     except KeyError:  # a label of no octets, or of more than 63
-        return None
-    return Question(name, rdtype, encoded + (_ENDS.get(rdtype) or make_question_end(rdtype)))
+        return b""
+    return labels.encode("ascii") + (_ENDS.get(rdtype) or make_question_end(rdtype))
 
 
 def make_root_question(rdtype: int) -> Question:
@@ -159,9 +167,7 @@ def read_plain(wire: bytes, question: Question) -> PlainAnswer | PlainFailure | 
         position = HEADER_SIZE + len(question.wire)
         records: tuple[Value, ...] = ()
         ttl = negative = None
-        if answers == 1:
-            records, ttl, position = _only_answer(wire, position, question)
-        elif answers:
+        if answers:
             records, ttl, position = _answers(wire, position, answers, question)
         if authorities:
             negative, position = _authority(wire, position, authorities, question)
@@ -195,17 +201,14 @@ def _failure(wire: bytes, rcode: int, total: int, additionals: int, question: Qu
     return PlainFailure(rcode)
 
 
-def _only_answer(wire: bytes, position: int, question: Question) -> tuple[tuple[Value, ...], int, int]:
-    """As `_answers`, of one record: one at the very name asked for, as nearly all are, takes no bookkeeping."""
-    pointer, rdtype, rdclass, ttl, length = _ASKED_RECORD.unpack_from(wire, position)
-    if pointer != _ASKED or rdtype != question.rdtype or rdclass != _IN or rdtype == CNAME or ttl > _MAX_TTL:
-        return _answers(wire, position, 1, question)
-    end = position + 12 + length
-    return (_READERS[rdtype](wire, position + 12, end, question),), ttl, end
-
-
 def _answers(wire: bytes, position: int, count: int, question: Question) -> tuple[tuple[Value, ...], int, int]:
     """The records asked for, their least TTL, and where the section ends."""
+    if count == 1:  # nearly always, and at the very name asked for: that takes no bookkeeping
+        pointer, rdtype, rdclass, ttl, length = _ASKED_RECORD.unpack_from(wire, position)
+        is_asked_for = pointer == _ASKED and rdtype == question.rdtype and rdclass == _IN
+        if is_asked_for and rdtype != CNAME and ttl <= _MAX_TTL:
+            end = position + 12 + length
+            return (_READERS[rdtype](wire, position + 12, end, question),), ttl, end
     found: dict[Value, Value] = {}
     least = _MAX_TTL
     for _ in range(count):

@@ -43,17 +43,17 @@ class NoAnswer(Exception):
         self.malformed = malformed
 
 
-class Query(Generic[T]):
-    """A question for so many seconds: until `deadline` by the loop's clock, once it is sent. `done` is called once,
-    with the query and the answer, with `NoAnswer` when the time is over, or with why the nameserver can't be reached;
-    `stray` is the last that came instead of an answer."""
+class Query(Question, Generic[T]):
+    """A question that is asked for so many seconds: until `deadline` by the loop's clock, once it is sent. `done` is
+    called once, with the query and the answer, with `NoAnswer` when the time is over, or with why the nameserver can't
+    be reached; `stray` is the last that came instead of an answer."""
 
-    __slots__ = ("deadline", "done", "question", "stray", "timeout_seconds")
+    __slots__ = ("deadline", "done", "stray", "timeout_seconds")
 
     def __init__(
         self, question: Question, timeout_seconds: float, done: "Callable[[Self, T | NoAnswer | OSError], object]"
     ) -> None:
-        self.question = question
+        super().__init__(question.name, question.rdtype, question.wire, question.checking_disabled, question.plain)
         self.timeout_seconds = timeout_seconds
         self.done = done
         self.deadline = 0.0
@@ -127,7 +127,7 @@ class _Socket(Generic[T]):
         if query_id is None or query_id in self._waiting:
             query_id = self._new_id()
         try:
-            self._sock.send(make_wire_query(query.question, query_id))
+            self._sock.send(make_wire_query(query, query_id))
         except OSError as exc:
             self._loop.call_soon(query.done, query, exc)
             self._close_unless_needed()
@@ -181,7 +181,7 @@ class _Socket(Generic[T]):
                 self._note_stray()
                 continue
             try:
-                answer = self._read(datagram, query.question)
+                answer = self._read(datagram, query)
             except Malformed as exc:
                 # RFC 5452 §9.1: somebody may be guessing, and the true answer may still come.
                 STRAY.inc()
