@@ -45,7 +45,9 @@ RENEWED_IN_A_TURN = 24
 EVICTED_AT_ONCE = 50  # look-ups wait meanwhile
 REDECIDED_AT_ONCE = 20  # of the next hops that share an MX host; the others are decided when they are asked for
 FOR_EVER = float("inf")
-_VERIFIED = (Reply.SECURE, Reply.DANE, Reply.DANE_ONLY)  # replies for the hosts of which our own verification counts
+_VERIFIED = frozenset(
+    {Reply.SECURE, Reply.DANE, Reply.DANE_ONLY}
+)  # replies for the hosts of which our own verification counts
 _ROW_LABELS = {row: row.name.lower() for row in Row}
 
 
@@ -99,7 +101,7 @@ class Demands:
     async def destinations(self) -> AsyncIterator[Destination]:
         """Every destination in memory, in order of name and port. What goes meanwhile is left out."""
         for destination in await in_order(self._destinations.values(), attrgetter("next_hop", "port")):
-            if self._is_here(destination):
+            if self.is_here(destination):
                 yield destination
 
     def known(self, next_hop: Domain, port: int) -> Destination | None:
@@ -263,10 +265,11 @@ class Demands:
         packed, before = pack(mx, state.state, decision), destination.evidence
         destination.note_decision(packed, now)
         demand.packed = destination.packed
-        is_here = self._is_here(destination)  # else a flood has pushed it out while it was decided
-        self._overridden.pop(destination, None)
+        is_here = self.is_here(destination)
         if override is not None and is_here:
             self._overridden[destination] = override
+        elif self._overridden:
+            self._overridden.pop(destination, None)
         destination.expires_at = self._expiry(destination, state, now)
         if not before or not same_but_for_ttl(packed, before):
             if before:
@@ -324,7 +327,7 @@ class Demands:
         entry = self._cache.entry(destination.next_hop)
         if strangers != before and entry is not None:
             self._cache.note_downgrade(entry, Downgrade.MX_NOT_PERMITTED, ",".join(sorted(strangers)))
-        if self._is_here(destination):
+        if self.is_here(destination):
             self._strangers[destination] = strangers
 
     def _watch_hosts(self, destination: Destination, packed: bytes) -> None:
@@ -418,7 +421,8 @@ class Demands:
         self._decide_in_flight(destination, max(ahead, 0.0)).then(self._renewals.ended)
         return True
 
-    def _is_here(self, destination: Destination) -> bool:
+    def is_here(self, destination: Destination) -> bool:
+        """Whether it is one of those in memory: it may have been dropped while it was decided."""
         return self._destinations.get(_key(destination.next_hop, destination.port)) is destination
 
     def _make_room(self) -> None:
@@ -436,7 +440,7 @@ class Demands:
 
     def forget(self, destination: Destination) -> None:
         """Drop a destination; the next look-up starts from nothing but the policy cache."""
-        if not self._is_here(destination):
+        if not self.is_here(destination):
             return
         next_hop, port = destination.next_hop, destination.port
         del self._destinations[_key(next_hop, port)]

@@ -124,9 +124,11 @@ class LookupService:
 
     def _reply(self, pending: "PendingReply", demand: Demand) -> bytes:
         destination = pending.destination
+        kept = None
         if has_bogus_tlsa(demand):
             contained("sessions", partial(self.on_bogus_tlsa, destination, demand))
-        kept = self._cache.keep(pending.framed, pending.dialect, destination, demand) if pending.is_kept else None
+        elif pending.is_kept:
+            kept = self._cache.keep(pending.framed, pending.dialect, destination, demand)
         return kept or render(demand, pending.dialect, destination, observe=self._cache.observe)
 
     def _waited_enough(self, pending: "PendingReply") -> None:

@@ -78,11 +78,10 @@ class ReplyCache:
 
     def keep(self, request: bytes, dialect: Dialect, destination: Destination, demand: Demand) -> bytes | None:
         """Keep a cell for this request, and give its reply; of a destination with enough spellings the oldest goes, but
-        for the first of all. None where there is a cell already, or nothing may be kept."""
-        if request in self.cells or has_bogus_tlsa(demand) or demand.packed is not destination.packed:
+        for the first of all. None where there is a cell already, or nothing may be kept: the destination was dropped,
+        or decided once more. One that `has_bogus_tlsa` must not come here."""
+        if request in self.cells or demand.packed is not destination.packed or not self._demands.is_here(destination):
             return None  # of a decision that is not the last any more it would be kept too long
-        if self._demands.known(destination.next_hop, destination.port) is not destination:
-            return None  # dropped while it was decided
         if not destination.request:
             destination.request, destination.dialect = request, dialect
             return self._render(destination, destination, demand)

@@ -63,7 +63,7 @@ _MINIMUM = struct.Struct("!I")  # the last field of a SOA (RFC 1035 §3.3.13)
 _PLAIN_OPT = re.compile(re.escape(struct.pack("!BH", 0, OPT)) + rb"..\0\0..\0\0", re.DOTALL)
 _ASKED = 0xC00C  # the usual compression: a pointer to the question
 _AROUND_NAME = 6  # octets of a question beside those of its name: the first length, the root, type and class
-_LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
+_HOSTS_NAME = re.compile(rb"[A-Za-z0-9._-]+")
 _MIN_TLSA = _MIN_DNSKEY = 4
 _MIN_SOA = 22  # two names and five numbers (RFC 1035 §3.3.13)
 _FOUND, _NODATA, _DENIED = AnswerStatus.FOUND, AnswerStatus.NODATA, AnswerStatus.NXDOMAIN  # an enum's are found slowly
@@ -301,11 +301,14 @@ def _name(wire: bytes, position: int, question: Question) -> tuple[str, int]:
             break
         else:
             label = wire[position + 1 : position + 1 + length]
-            if len(label) != length or not _LABEL.fullmatch(label):
+            if len(label) != length:
                 raise _NotPlain
             labels.append(label)
             position += 1 + length
-    name = b".".join(labels).decode("ascii").lower()
+    octets = b".".join(labels)
+    if labels and (_HOSTS_NAME.fullmatch(octets) is None or octets.count(b".") != len(labels) - 1):
+        raise _NotPlain  # the second: a dot within a label
+    name = octets.decode("ascii").lower()
     if rest:
         name = f"{name}.{rest}" if labels else rest
     if len(name) > MAX_NAME_OCTETS:
