@@ -27,7 +27,7 @@ _USUAL = (
     *("no _mta-sts record (nxdomain)", "no _mta-sts record (nodata)", "no _mta-sts record among the TXT records"),
 )
 _PLACE_OF_USUAL: dict[str, str | int] = {text: place for place, text in enumerate(_USUAL)}
-_NOTHING: tuple[Any, ...] = (None, None, None, (), (), "", ())  # for what is left off at the end
+_NOTHING: tuple[Any, ...] = (None, None, None, (), None, "", ())  # for what is left off at the end
 
 
 def pack(mx: MxEvidence | MxLookupFailure, sts: StsState, decision: Decision) -> bytes:
@@ -49,10 +49,17 @@ def pack(mx: MxEvidence | MxLookupFailure, sts: StsState, decision: Decision) ->
     reason, detail = _PLACE_OF_USUAL.get(decision.reason, decision.reason), _PLACE_OF_USUAL.get(sts.detail, sts.detail)
     kept: tuple[Any, ...] = (found, reason, detail)
     is_rare = bool(decision.verbatim or decision.left_out)
-    if is_rare or decision.match_names or decision.mx_host_patterns:
-        kept += (_pack_names(decision.match_names, names), _pack_names(decision.mx_host_patterns, names))
+    match, patterns = decision.match_names, decision.mx_host_patterns
+    if is_rare or match or patterns:
+        # Nearly always what is permitted are all the MX hosts, which None stands for.
+        packed_match = _pack_names(match, names) if match != _hostnames(mx) else None
+        kept += (packed_match, _pack_names(patterns, names) if patterns != match else None)
         kept += (decision.verbatim, _pack_names(decision.left_out, names)) if is_rare else ()
     return head + marshal.dumps(kept)
+
+
+def _hostnames(mx: MxEvidence | MxLookupFailure) -> tuple[Domain, ...]:
+    return tuple([host.mx_hostname for host in mx.hosts]) if isinstance(mx, MxEvidence) else ()
 
 
 def _unpack_text(packed: str | int) -> str:
@@ -61,8 +68,8 @@ def _unpack_text(packed: str | int) -> str:
 
 def _pack_host(host: MxHost, names: dict[str, str]) -> tuple[Any, ...]:
     addresses = tuple([int(each) if isinstance(each, IPv4Address) else ~int(each) for each in host.addresses])
-    status = _PLACE_OF_TLSA_STATUS[host.tlsa_status]
-    plain = (_pack_name(host.mx_hostname, names), host.preference, status, addresses)
+    number = host.preference * len(_TLSA_STATUSES) + _PLACE_OF_TLSA_STATUS[host.tlsa_status]
+    plain = (_pack_name(host.mx_hostname, names), number, addresses)
     if not (host.tlsa or host.tlsa_base_domain or host.detail or host.tlsa_failure):
         return plain
     base, failure = host.tlsa_base_domain, host.tlsa_failure
@@ -92,24 +99,28 @@ def unpack(packed: bytes) -> tuple[MxEvidence | MxLookupFailure, StsState, Decis
     kept: tuple[Any, ...] = marshal.loads(packed[_HEAD.size :])  # noqa: S302 (made here, in this process)
     found, reason, detail, match, patterns, verbatim, left_out = kept + _NOTHING[len(kept) :]
     sts = StsState(_STATUSES[status], None, _unpack_text(detail), bool(flags & _LOOKUP_FAILED))
+    mx: MxEvidence | MxLookupFailure
+    if flags & _FAILED:
+        mx = MxLookupFailure(LookupReason(found[0]), found[1])
+    else:
+        hosts = tuple([_unpack_host(host) for host in found])
+        mx = MxEvidence(hosts, bool(flags & _SECURE), ttl, bool(flags & _IMPLICIT), bool(flags & _NULL_MX))
+    match_names = _hostnames(mx) if match is None else tuple(map(Domain, match))
     decision = Decision(
         _REPLIES[reply],
         _ROWS[row],
         _unpack_text(reason),
-        match_names=tuple(map(Domain, match)),
-        mx_host_patterns=tuple(map(Domain, patterns)),
+        match_names=match_names,
+        mx_host_patterns=match_names if patterns is None else tuple(map(Domain, patterns)),
         verbatim=verbatim,
         left_out=tuple(map(Domain, left_out)),
     )
-    if flags & _FAILED:
-        return MxLookupFailure(LookupReason(found[0]), found[1]), sts, decision
-    hosts = tuple([_unpack_host(host) for host in found])
-    mx = MxEvidence(hosts, bool(flags & _SECURE), ttl, bool(flags & _IMPLICIT), bool(flags & _NULL_MX))
     return mx, sts, decision
 
 
 def _unpack_host(host: tuple[Any, ...]) -> MxHost:
-    name, preference, status, addresses, *rest = host
+    name, number, addresses, *rest = host
+    preference, status = divmod(number, len(_TLSA_STATUSES))
     tlsa, base, detail, failure = rest or ((), None, "", None)
     return MxHost(
         Domain(name),

@@ -16,6 +16,7 @@ _COMMON = (
     "mx: aspmx.l.google.com",
     "mx: *.aspmx.l.google.com",
 )
+_MX, _PACKED_MX = "\nmx: ", "\x01"  # the beginning of most others
 _LINES = {chr(octet): line for octet, line in enumerate(_COMMON, 0x0E)}
 _OCTETS = {line: octet for octet, line in _LINES.items()}
 
@@ -23,13 +24,15 @@ _OCTETS = {line: octet for octet, line in _LINES.items()}
 def pack_policy(policy: Policy) -> bytes:
     """A policy that `parse_policy` gave."""
     head = _HEAD.pack(_MODES.index(policy.mode) + len(_MODES) * bool(policy.warnings), policy.max_age)
-    return head + "\n".join([_OCTETS.get(line, line) for line in policy.policy_text]).encode()
+    text = "\n".join([_OCTETS.get(line, line) for line in policy.policy_text])
+    return head + text.replace(_MX, _PACKED_MX).encode()
 
 
 def unpack_policy(packed: bytes) -> Policy:
     """What was packed. Where its parser had nothing to say, nothing but the patterns has to be looked for."""
     mode, max_age = _HEAD.unpack_from(packed)
-    lines = tuple([_LINES.get(line, line) for line in packed[_HEAD.size :].decode().split("\n")])
+    text = packed[_HEAD.size :].decode().replace(_PACKED_MX, _MX)
+    lines = tuple([_LINES.get(line, line) for line in text.split("\n")])
     if mode >= len(_MODES):
         return parse_policy("\n".join((*lines, "")).encode())
     patterns = tuple([MxPattern.parse(line[3:].strip(WSP)) for line in lines if line.startswith("mx:")])

@@ -17,6 +17,7 @@ from stsguard.store.versions import VERSION_TABLE, Migrations
 PREFIX = "sqlite:///"
 READ_BUSY_SECONDS = 1.0  # a look-up waits for the store 2 s in all
 WRITE_BUSY_SECONDS = 5.0  # longer than any transaction of another stsguard process
+CACHE_KIB = 512  # of pages, each connection; with SQLite's 2 MB a row of many is written in the same time
 
 
 def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
@@ -31,7 +32,8 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
     # A damaged text is one row's fault, found out where that row is read; it must not fail the whole query.
     connection.text_factory = lambda octets: octets.decode("utf-8", "surrogateescape")
     # FULL: a commit is on disk when it returns, so neither kill -9 nor a power loss takes a policy back.
-    for pragma in ("synchronous = FULL", "foreign_keys = ON", f"query_only = {'OFF' if writing else 'ON'}"):
+    durable, lean = "synchronous = FULL", f"cache_size = -{CACHE_KIB}"
+    for pragma in (durable, lean, "foreign_keys = ON", f"query_only = {'OFF' if writing else 'ON'}"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
