@@ -110,6 +110,11 @@ async def test_an_odd_answer_over_tcp_loads_it() -> None:
     assert (await ask(over_tcp_only, lookup_mx)).records == FOUND
 
 
+async def test_the_root_is_told_by_its_name() -> None:
+    with pytest.raises(LookupFailed, match=r"^\. DNSKEY: servfail"):
+        await ask(failing(dns.rcode.SERVFAIL), lambda resolver: resolver.look(".", 48))
+
+
 async def test_a_name_that_dns_cannot_carry_is_told_before_anything_is_asked() -> None:
     with pytest.raises(LookupFailed, match="no name for the DNS"):
         await ask(zone(MX), lambda resolver: resolver.look("x" * 64 + ".test", 1))

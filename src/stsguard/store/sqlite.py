@@ -6,7 +6,6 @@ when it is complete.
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -63,8 +62,9 @@ def keep_copy(path: Path, copy: Path) -> None:
 @contextmanager
 def _new_file(path: Path) -> Iterator[Path]:
     """An empty file beside `path`, mode 0600; gone at the end where it was not renamed."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    new = Path(name)
+    # As `tempfile` does, which loads a MiB of what copies and compresses.
+    new = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    handle = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         owner = path.parent.stat()
         if os.geteuid() == 0:

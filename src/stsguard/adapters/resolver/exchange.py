@@ -35,7 +35,7 @@ UNASKED = Unasked.UNASKED
 
 def describe(question: Question) -> str:
     """The question for a log line: name and type."""
-    return f"{question.name} {type_name(question.rdtype)}"
+    return f"{question.name or '.'} {type_name(question.rdtype)}"
 
 
 async def exchange(
