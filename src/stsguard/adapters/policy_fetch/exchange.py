@@ -91,7 +91,7 @@ class Exchange:
             # RFC 8461 §3.3, RFC 6066 §3: SNI is the Policy Host; so is the name that the certificate has to have. As
             # octets, or it would be turned into A-labels, which it is of.
             self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=policy_host.encode())
-        except ValueError as exc:  # UnicodeError included
+        except (ValueError, TypeError) as exc:
             raise PolicyFetchFailed(FetchReason.LOCAL, f"{policy_host!r} can't be asked for: {exc}") from exc
         self._sock = begin_connection(address, port)
         turns.watch(self._sock, self._advance, writable=True)
