@@ -3,11 +3,13 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stsguard.core.policycache import StoredPolicy
-from stsguard.discovery.policy_entry import PolicyEntry
+from stsguard.discovery import policy_entry
+from stsguard.discovery.policy_entry import REMEMBERED, PolicyEntry
 from stsguard.names import Domain
 from tests.unit.fakes import START, policy
 
@@ -54,3 +56,15 @@ def test_it_is_stored_as_it_was_fetched(record_id: str, fetched_at: datetime) ->
     one.fetched_at = START
     assert one.fetched_at == START
     assert one.record_id == record_id
+
+
+@pytest.mark.parametrize("lines", [1, 500])
+def test_few_policies_and_no_long_ones_are_kept_as_objects(lines: int) -> None:
+    policy_entry._remembered.clear()
+    for number in range(2 * REMEMBERED):
+        long = policy(name=f"d{number}.example")
+        long = replace(long, policy_text=(*long.policy_text, *["a: b"] * lines))
+        stored = StoredPolicy(Domain(f"d{number}.example"), long, "1", START, START)
+        kept = PolicyEntry(stored, **dict.fromkeys(NAMES, 0.0))
+        assert kept.policy.policy_text == long.policy_text
+    assert len(policy_entry._remembered) == (REMEMBERED if lines == 1 else 0)

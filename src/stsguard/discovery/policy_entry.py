@@ -18,14 +18,16 @@ from stsguard.names import Domain
 _INSTANT = Struct("<d")
 _TWO_INSTANTS = Struct("<2d")
 REMEMBERED = 256  # policies as objects: as many domains may be looked up at one time, and each is looked at again
+REMEMBERED_OCTETS = 2048  # a policy of thousands of lines is a megabyte of objects
 _HEAD = Struct("<6d?B")  # the instants below, whether it has succeeded an equal policy, octets of the record id
 _remembered: dict[bytes, Policy] = {}  # by their packed form
 
 
 def _remember(packed: bytes, policy: Policy) -> Policy:
-    if len(_remembered) >= REMEMBERED:
-        _remembered.clear()
-    _remembered[packed] = policy
+    if len(packed) <= REMEMBERED_OCTETS:
+        if len(_remembered) >= REMEMBERED:
+            _remembered.clear()
+        _remembered[packed] = policy
     return policy
 
 
