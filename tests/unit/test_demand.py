@@ -12,7 +12,7 @@ from stsguard.core.overrides import parse_overrides
 from stsguard.core.policycache import Downgrade
 from stsguard.core.tlspolicy import NO_PERMITTED_HOST, Row
 from stsguard.discovery import demand, policies, supervisor
-from stsguard.discovery.destination import Destination
+from stsguard.discovery.destination import Demand, Destination
 from stsguard.names import Domain
 from tests.unit.fakes import START, TLSA, World, virtual
 
@@ -35,6 +35,22 @@ async def test_one_decision_however_many_ask(world: World) -> None:
     found = await asyncio.gather(*asking)
     assert len({id(one) for one in found}) == 1
     assert world.resolver.count("MX") == 1
+
+
+@pytest.mark.parametrize("last", ["TXT", "MX"])
+@virtual
+async def test_whatever_comes_last_a_new_domain_is_decided_once(world: World, last: str) -> None:
+    world.publish(NAME)
+    await world.start()
+    made: list[Demand] = []
+    world.demands.on_decided = lambda _destination, demand: made.append(demand)
+    world.resolver.held[last] = asyncio.Event()
+    asking = asyncio.create_task(world.reply(NAME))
+    await asyncio.sleep(1)
+    world.resolver.held[last].set()
+    assert await asking == "secure"
+    await asyncio.sleep(1)
+    assert len(made) == 1
 
 
 @virtual
