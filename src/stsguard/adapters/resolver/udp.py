@@ -11,6 +11,7 @@ Tasks and timers cost more than asking and reading together.
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Generic, Self, TypeVar
@@ -26,7 +27,7 @@ T = TypeVar("T")
 
 RECEIVE_SIZE = 65_535
 RECEIVE_BUFFER = 1_048_576  # answers to hundreds of queries may come at once
-AT_A_TIME = 64  # datagrams read before other work has its turn
+AT_A_TIME = 64  # datagrams read, or sent, before other work has its turn
 ID_OCTETS = 2
 IDS_AT_ONCE = 256  # drawn from the system: a call of its own for each would cost as much as sending the query
 
@@ -106,6 +107,7 @@ class UdpQueries(Generic[T]):
 class _Socket(Generic[T]):
     def __init__(self, nameserver: Nameserver, read: Callable[[bytes, Question], T]) -> None:
         self.closed = False
+        self._unsent: deque[Query[T]] = deque()
         self._waiting: dict[bytes, Query[T]] = {}
         self._read = read
         self._loop = asyncio.get_running_loop()
@@ -123,19 +125,34 @@ class _Socket(Generic[T]):
             raise
 
     def send(self, query: Query[T]) -> None:
-        query_id = next(self._ids, None)
-        if query_id is None or query_id in self._waiting:
-            query_id = self._new_id()
-        try:
-            self._sock.send(make_wire_query(query, query_id))
-        except OSError as exc:
-            self._loop.call_soon(query.done, query, exc)
-            self._close_unless_needed()
-            return
-        self._waiting[query_id] = query
-        deadline = query.deadline = self._loop.time() + query.timeout_seconds
-        if self._timer is None or deadline < self._timer_at:
-            self._set_timer(deadline)
+        """Ask, when all else is done that this turn of the event loop brings about."""
+        if not self._unsent:
+            self._loop.call_soon(self._send_some)
+        self._unsent.append(query)
+
+    def _send_some(self) -> None:
+        # A nameserver that gets the queries of a turn one after the other is woken up once, and stays awake; one at a
+        # time between other work each wakes it, which takes us longer than to send, and it sleeps again meanwhile.
+        unsent, waiting, now = self._unsent, self._waiting, self._loop.time()
+        for _ in range(min(len(unsent), AT_A_TIME)):
+            query = unsent.popleft()
+            query_id = next(self._ids, None)
+            if query_id is None or query_id in waiting:
+                query_id = self._new_id()
+            try:
+                self._sock.send(make_wire_query(query, query_id))
+            except OSError as exc:
+                if isinstance(exc, ConnectionRefusedError):  # it tells of a query before this one
+                    self._fail_waiting(exc)
+                query.done(query, exc)
+                continue
+            waiting[query_id] = query
+            deadline = query.deadline = now + query.timeout_seconds
+            if self._timer is None or deadline < self._timer_at:
+                self._set_timer(deadline)
+        if unsent:
+            self._loop.call_soon(self._send_some)
+        self._close_unless_needed()
 
     def _new_id(self) -> bytes:
         while True:
@@ -170,10 +187,7 @@ class _Socket(Generic[T]):
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as exc:  # an ICMP error: there is nobody, for none of the queries
-                queries = tuple(waiting.values())
-                waiting.clear()
-                for each in queries:
-                    each.done(each, exc)
+                self._fail_waiting(exc)
                 break
             query_id = datagram[:ID_OCTETS]
             query = waiting.get(query_id)
@@ -193,6 +207,12 @@ class _Socket(Generic[T]):
                 break  # to find that there is nothing more would be a system call
         self._close_unless_needed()
 
+    def _fail_waiting(self, exc: OSError) -> None:
+        queries = tuple(self._waiting.values())
+        self._waiting.clear()
+        for each in queries:
+            each.done(each, exc)
+
     def _note_stray(self) -> None:
         STRAY.inc()
         # Whose answer it should have been nobody knows, but with one query alone.
@@ -200,12 +220,12 @@ class _Socket(Generic[T]):
             only.stray = Malformed("not an answer to this query")
 
     def _close_unless_needed(self) -> None:
-        if not self._waiting:
+        if not self._waiting and not self._unsent:
             # Whoever got the last answer may be about to ask the next question.
             self._loop.call_soon(self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if self._waiting or self.closed:
+        if self._waiting or self._unsent or self.closed:
             return
         self.closed = True
         if self._timer is not None:
