@@ -95,9 +95,8 @@ def parse_next_hop(key: bytes) -> NextHop:
         text = key.decode("utf-8")
     except UnicodeDecodeError:
         return NextHop(KeyKind.INVALID, None)
-    plain = Domain.if_canonical(text)
-    if plain is not None:
-        return NextHop(KeyKind.DOMAIN, plain)  # nearly every key
+    if Domain.is_canonical(text):
+        return NextHop(KeyKind.DOMAIN, Domain(text))  # nearly every key
     if text.startswith("."):
         return NextHop(KeyKind.PARENT, None)
     if text.startswith("["):

@@ -26,7 +26,7 @@ from stsguard.discovery.lookups import Waited
 from stsguard.discovery.mx import MxLookup
 from stsguard.discovery.policies import PolicyCache
 from stsguard.discovery.states import NEVER, StateUntil
-from stsguard.discovery.supervisor import caught, contained, kept_up, report
+from stsguard.discovery.supervisor import contained, guarded, kept_up, report
 from stsguard.discovery.tending import PolicyTender
 from stsguard.discovery.turns import in_order
 from stsguard.discovery.verification import MxVerifier
@@ -161,13 +161,8 @@ class Demands:
         flight = destination.flight
         if flight is None:
             flight = destination.flight = Deciding(destination, ahead_seconds)
-            self._contain(self._gather, flight)
+            guarded("decision", self._gather, flight, self._land)
         return flight
-
-    def _contain(self, step: Callable[[Deciding], None], flight: Deciding) -> None:
-        fault = caught("decision", step, flight)
-        if fault is not None:
-            self._land(flight, fault)
 
     def _land(self, flight: Deciding, outcome: Demand | BaseException) -> None:
         if flight.outcome is None:  # else it has failed before
@@ -203,7 +198,7 @@ class Demands:
         else:
             flight.state = outcome
             if flight.mx is not None:
-                self._contain(self._decide_gathered, flight)
+                guarded("decision", self._decide_gathered, flight, self._land)
 
     def _mx_found(self, flight: Deciding, outcome: MxEvidence | MxLookupFailure | BaseException) -> None:
         if isinstance(outcome, BaseException):
@@ -211,7 +206,7 @@ class Demands:
         else:
             flight.mx = outcome
             if flight.state is not None:
-                self._contain(self._decide_with_mx, flight)
+                guarded("decision", self._decide_with_mx, flight, self._land)
 
     def _decide_with_mx(self, flight: Deciding) -> None:
         # The MX hosts have taken longer: what is known of the policy by now counts.

@@ -19,7 +19,7 @@ from stsguard.discovery.limits import TimeLimit
 from stsguard.discovery.lookups import tell
 from stsguard.discovery.record import RecordLookup, read_record, record_name
 from stsguard.discovery.states import StateUntil
-from stsguard.discovery.supervisor import caught, report
+from stsguard.discovery.supervisor import guarded, report
 from stsguard.log import logger, outcome
 from stsguard.metrics import Counter
 from stsguard.names import Domain, NameInvalid
@@ -214,9 +214,7 @@ class Flights:
     def _go_on(self, flight: _Flight) -> None:
         if flight.task is not None or self._under_way.get(flight.policy_domain) is not flight:
             return
-        exc = caught("discovery", self._take_next_step, flight)
-        if exc is not None:
-            self._crash(flight, exc)
+        guarded("discovery", self._take_next_step, flight, self._crash)
 
     def _take_next_step(self, flight: _Flight) -> None:
         cache = self._cache

@@ -60,6 +60,15 @@ def attempted(task: str, call: Callable[[*Ts], T], *arguments: *Ts, otherwise: T
         return otherwise
 
 
+def guarded(task: str, call: Callable[[T], object], argument: T, failed: Callable[[T, Exception], object]) -> None:
+    """As `contained`; `failed` has `argument` and the fault, where there was one."""
+    try:
+        call(argument)
+    except Exception as exc:  # noqa: BLE001 (this is the supervisor)
+        report(task, exc)
+        failed(argument, exc)
+
+
 def caught(task: str, call: Callable[[*Ts], object], *arguments: *Ts) -> Exception | None:
     """As `contained`; the fault, where there was one."""
     try:
