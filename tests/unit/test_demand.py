@@ -81,6 +81,24 @@ async def test_a_policy_that_lands_while_the_mx_hosts_are_looked_up_counts(world
     assert await asking == "secure"
 
 
+@virtual
+async def test_the_name_of_a_domain_is_kept_once_and_as_a_plain_string(world: World) -> None:
+    first = Domain("first.example")
+    world.publish(NAME)
+    world.publish(first)
+    await world.start()
+    await world.cache.fetch(first, "1")  # known before anybody asks
+    for name in (NAME, first, Domain("none.example")):
+        await world.ask(name)
+    for name in (NAME, first):
+        await world.cache.fetch(name, "2")
+        assert world.cache._entries[name].name is destination(world, name).name
+    keys = [*world.cache._entries, *world.cache._negative]
+    kept = {name: destination(world, name).name for name in keys}
+    assert all(type(key) is str and key is kept[key] for key in keys)
+    assert len(keys) == 3
+
+
 @pytest.mark.parametrize(("ttl", "life"), [(0, 30), (5, 30), (200, 200), (900, 900), (86_400, 900)])
 @virtual
 async def test_a_reply_lives_by_the_least_ttl_from_30_s_to_15_min(world: World, ttl: int, life: int) -> None:

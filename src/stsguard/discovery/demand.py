@@ -51,7 +51,7 @@ _VERIFIED = frozenset(
 _ROW_LABELS = {row: row.name.lower() for row in Row}
 
 
-_Key = Domain | tuple[Domain, int]
+_Key = str | tuple[str, int]
 
 
 class Demands:
@@ -77,10 +77,10 @@ class Demands:
         self._wait_seconds = wait_seconds
         self._size = size
         self._destinations: dict[_Key, Destination] = {}
-        self._other_ports: dict[Domain, set[int]] = {}  # of the destinations at another port than 25
+        self._other_ports: dict[str, set[int]] = {}  # of the destinations at another port than 25
         # But for those below the next hop itself, as a domain's own are. Most others of small domains serve one alone,
         # and a set of one takes more than all of its reply.
-        self._by_mx_hostname: dict[Domain, Destination | set[Destination]] = {}
+        self._by_mx_hostname: dict[str, Destination | set[Destination]] = {}
         self._overridden: dict[Destination, Override] = {}  # by which the last decision was made
         self._strangers: dict[Destination, frozenset[Domain]] = {}
         self._renewals = Agenda(
@@ -93,6 +93,7 @@ class Demands:
         self.on_decided: Callable[[Destination, Demand], None] = lambda _destination, _demand: None
         cache.on_change = self._policy_changed
         cache.used_at = self._used_at
+        cache.name_of = self._name_of
         verifier.on_change = self._verdict_changed
 
     def __len__(self) -> int:
@@ -100,7 +101,7 @@ class Demands:
 
     async def destinations(self) -> AsyncIterator[Destination]:
         """Every destination in memory, in order of name and port. What goes meanwhile is left out."""
-        for destination in await in_order(self._destinations.values(), attrgetter("next_hop", "port")):
+        for destination in await in_order(self._destinations.values(), attrgetter("name", "port")):
             if self.is_here(destination):
                 yield destination
 
@@ -115,9 +116,9 @@ class Demands:
             if len(self._destinations) >= self._size:
                 self._make_room()
             found = Destination(self._cache.one_name(next_hop), port)
-            self._destinations[_key(found.next_hop, port)] = found
+            self._destinations[_key(found.name, port)] = found
             if port != SMTP_PORT:
-                self._other_ports.setdefault(next_hop, set()).add(port)
+                self._other_ports.setdefault(found.name, set()).add(port)
         return found
 
     def latest(self, destination: Destination) -> Demand | None:
@@ -170,7 +171,7 @@ class Demands:
             flight.settle(outcome)
 
     def _gather(self, flight: Deciding) -> None:
-        next_hop = flight.destination.next_hop
+        next_hop = flight.next_hop
         flight.generation, flight.mx, flight.state = self._generation, None, None
         override = self.find_override(next_hop)
         if override is not None and override.kind is not OverrideKind.ENFORCE:
@@ -190,7 +191,7 @@ class Demands:
         """Whether there is no policy by which MX hosts would be verified, as far as is known by now."""
         if flight.state is not None:
             return flight.state.state.status is StsStatus.ABSENT
-        return not self._cache.may_have_policy(flight.destination.next_hop)
+        return not self._cache.may_have_policy(flight.next_hop)
 
     def _state_found(self, flight: Deciding, outcome: StateUntil | BaseException) -> None:
         if isinstance(outcome, BaseException):
@@ -210,7 +211,7 @@ class Demands:
 
     def _decide_with_mx(self, flight: Deciding) -> None:
         # The MX hosts have taken longer: what is known of the policy by now counts.
-        flight.state = self._cache.peek(flight.destination.next_hop) or flight.state
+        flight.state = self._cache.peek(flight.next_hop) or flight.state
         self._decide_gathered(flight)
 
     def _fail(self, flight: Deciding, exc: BaseException) -> None:
@@ -244,7 +245,8 @@ class Demands:
         return overrides.find(host, self._clock.now().date())
 
     def _decide(self, destination: Destination, mx: MxEvidence | MxLookupFailure, state: StateUntil) -> Demand:
-        override = self.find_override(destination.next_hop)
+        next_hop = destination.next_hop
+        override = self.find_override(next_hop)
         hosts = mx.hosts if isinstance(mx, MxEvidence) else ()
         decision = decide(
             mx,
@@ -277,7 +279,7 @@ class Demands:
             self._verifier.request(hosts)
         if state.state.policy is not None:
             self._note_strangers(destination, demand, state.state.policy)
-        self._tender.used(destination.next_hop)
+        self._tender.used(next_hop)
         if is_here:
             self._renewals.put(destination, now + (destination.expires_at - now) * RENEWAL_SHARE)
         self.on_decided(destination, demand)
@@ -328,7 +330,7 @@ class Demands:
     def _watch_hosts(self, destination: Destination, packed: bytes) -> None:
         """Only `secure` depends on our own verification, so only its destinations are found by MX host."""
         for name in _foreign_hosts(destination, packed):
-            watching = self._by_mx_hostname.setdefault(name, destination)
+            watching = self._by_mx_hostname.setdefault(str(name), destination)
             if isinstance(watching, set):
                 watching.add(destination)
             elif watching is not destination:
@@ -396,6 +398,10 @@ class Demands:
     def _used_at(self, policy_domain: Domain) -> float:
         return max((destination.last_used for destination in self._of(policy_domain)), default=NEVER)
 
+    def _name_of(self, policy_domain: Domain) -> str:
+        found = self._destinations.get(policy_domain)
+        return str(policy_domain) if found is None else found.name
+
     def _of(self, next_hop: Domain) -> list[Destination]:
         first = self._destinations.get(next_hop)
         found = [first] if first is not None else []
@@ -418,7 +424,7 @@ class Demands:
 
     def is_here(self, destination: Destination) -> bool:
         """Whether it is one of those in memory: it may have been dropped while it was decided."""
-        return self._destinations.get(_key(destination.next_hop, destination.port)) is destination
+        return self._destinations.get(_key(destination.name, destination.port)) is destination
 
     def _make_room(self) -> None:
         """Drop the destinations that were made longest ago and are least used: only their evidence is lost, a policy
@@ -437,16 +443,16 @@ class Demands:
         """Drop a destination; the next look-up starts from nothing but the policy cache."""
         if not self.is_here(destination):
             return
-        next_hop, port = destination.next_hop, destination.port
-        del self._destinations[_key(next_hop, port)]
+        name, port = destination.name, destination.port
+        del self._destinations[_key(name, port)]
         if port != SMTP_PORT:
-            self._other_ports[next_hop].discard(port)
-            if not self._other_ports[next_hop]:
-                del self._other_ports[next_hop]
+            self._other_ports[name].discard(port)
+            if not self._other_ports[name]:
+                del self._other_ports[name]
         self._renewals.discard(destination)
         self._overridden.pop(destination, None)
         self._strangers.pop(destination, None)
-        self._cache.note_used(next_hop, destination.last_used)
+        self._cache.note_used(destination.next_hop, destination.last_used)
         if destination.packed:
             self._unwatch_hosts(destination, destination.evidence)
         self.on_evict(destination)
@@ -456,13 +462,13 @@ def _never() -> bool:
     return False
 
 
-def _key(next_hop: Domain, port: int) -> _Key:
-    return next_hop if port == SMTP_PORT else (next_hop, port)  # nearly all are at that port
+def _key(name: str, port: int) -> _Key:
+    return name if port == SMTP_PORT else (name, port)  # nearly all are at that port
 
 
 def _foreign_hosts(destination: Destination, packed: bytes) -> list[Domain]:
     """The MX hosts that are neither the next hop nor below it."""
-    own = f".{destination.next_hop}"
+    own = f".{destination.name}"
     return [name for name in mx_hostnames(packed) if not f".{name}".endswith(own)]
 
 

@@ -41,7 +41,7 @@ class Destination:
     cache's: a look-up finds all it needs in one object.
     """
 
-    next_hop: Domain
+    name: str  # of the next hop: no `Domain`, which as an object is twice as large
     port: int
     packed: bytes = b""  # the last decision with its evidence, as `Demands.latest` gives it
     expires_at: float = NEVER
@@ -53,6 +53,11 @@ class Destination:
     request: bytes = b""
     reply: bytes = b""
     dialect: Dialect = Dialect.POLICY
+
+    @property
+    def next_hop(self) -> Domain:
+        """The next hop."""
+        return Domain(self.name)
 
     @property
     def decided_at(self) -> float:
@@ -72,10 +77,11 @@ class Destination:
 class Deciding:
     """A decision under way, and what has been gathered for it."""
 
-    __slots__ = ("_calls", "ahead_seconds", "destination", "generation", "mx", "outcome", "state")
+    __slots__ = ("_calls", "ahead_seconds", "destination", "generation", "mx", "next_hop", "outcome", "state")
 
     def __init__(self, destination: Destination, ahead_seconds: float) -> None:
         self.destination = destination
+        self.next_hop = destination.next_hop
         self.ahead_seconds = ahead_seconds
         self.generation = 0
         self.mx: MxEvidence | MxLookupFailure | None = None

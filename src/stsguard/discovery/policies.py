@@ -76,18 +76,19 @@ class PolicyCache:
         self.store_failing = False  # as of the last time that a policy was sought in it
         self.store_tried = asyncio.Event()  # set once the store was opened, or could not be
         self.used_at: Callable[[Domain], float] = lambda _domain: NEVER
+        self.name_of: Callable[[Domain], str] = str  # the name as whoever is asked for it keeps it
         self.on_change: Callable[[Domain], None] = lambda _domain: None
         self.on_entry: Callable[[PolicyEntry], None] = lambda _entry: None
         self.on_gone: Callable[[PolicyEntry], None] = lambda _entry: None
         self.on_fetch: Callable[[Domain, PolicyFetchFailed | None], None] = lambda _domain, _failure: None
         self._store = store
         self._all_read = False
-        self._left_in_store: set[Domain] = set()  # policies that were read, or written, and are not in memory
+        self._left_in_store: set[str] = set()  # policies that were read, or written, and are not in memory
         self._size = size
         self._fetching = 0
-        self._entries: dict[Domain, PolicyEntry] = {}
-        self._mode_none: dict[Domain, None] = {}  # those of the entries that apply nothing, the oldest first
-        self._negative: OrderedDict[Domain, NegativeEntry] = OrderedDict()  # the least recently used first
+        self._entries: dict[str, PolicyEntry] = {}
+        self._mode_none: dict[str, None] = {}  # those of the entries that apply nothing, the oldest first
+        self._negative: OrderedDict[str, NegativeEntry] = OrderedDict()  # the least recently used first
         self._flights = Flights(self, resolver=resolver, store=store)
 
     def __len__(self) -> int:
@@ -118,10 +119,10 @@ class PolicyCache:
             return None
         return entry
 
-    def one_name(self, policy_domain: Domain) -> Domain:
+    def one_name(self, policy_domain: Domain) -> str:
         """The name as its policy has it, so that it is kept once."""
         entry = self._entries.get(policy_domain)
-        return policy_domain if entry is None else entry.policy_domain
+        return str(policy_domain) if entry is None else entry.name
 
     def policy_at(self, policy_domain: Domain, at: datetime) -> Policy | None:
         """The policy that was in force at a moment not long ago by the wall clock: this one or the one before it."""
@@ -187,7 +188,7 @@ class PolicyCache:
 
     def leave_in_store(self, policy_domain: Domain) -> None:
         """What is stored for a domain was read, and is not kept in memory."""
-        self._left_in_store.add(policy_domain)
+        self._left_in_store.add(str(policy_domain))
 
     def has_read_all(self) -> None:
         """All that is stored has been read: adopted, or left in the store."""
@@ -249,7 +250,7 @@ class PolicyCache:
             return self.in_force(entry)  # it came from the store meanwhile
         if policy_domain in self._negative:
             self._negative.move_to_end(policy_domain)
-        self._negative[policy_domain] = negative
+        self._negative[self.name_of(policy_domain)] = negative
         if len(self._entries) + len(self._negative) > self._size:
             self._make_room()
         return negative
@@ -332,6 +333,7 @@ class PolicyCache:
         before = old.policy if old is not None else None
         entry = PolicyEntry(
             stored,
+            name=self.name_of(policy_domain) if old is None else old.name,
             used_at=now - max(0.0, (wall - stored.last_used_at).total_seconds()),
             expires_at=now + left,
             refresh_at=now + max(0.0, refresh_after - age),
@@ -342,11 +344,11 @@ class PolicyCache:
         if old is not None and before is not None:
             self._compare(old, before, entry, stored.policy)
             self.on_gone(old)
-        self._entries[policy_domain] = entry
+        self._entries[entry.name] = entry
         self._negative.pop(policy_domain, None)
         self._mode_none.pop(policy_domain, None)
         if stored.policy.mode is Mode.NONE:
-            self._mode_none[policy_domain] = None
+            self._mode_none[entry.name] = None
         self._make_room()
         self.on_entry(entry)
         if before is None or before.policy_text != stored.policy.policy_text:
@@ -412,7 +414,7 @@ class PolicyCache:
             negative = self._negative.get(name)
             if negative is not None and negative.state.status is StsStatus.STORE_UNREADABLE:
                 del self._negative[name]
-                self.on_change(name)
+                self.on_change(Domain(name))
             if count % AT_ONCE == 0:
                 await asyncio.sleep(0)
 

@@ -64,7 +64,7 @@ _NOTHING = Upkeep()
 class PolicyEntry:
     """A policy in force; instants are of the monotonic clock, but for `fetched_at`."""
 
-    __slots__ = ("after", "before", "packed", "policy_domain", "upkeep")
+    __slots__ = ("after", "before", "name", "packed", "upkeep")
 
     used_at = _Instant(0)
     expires_at = _Instant(1)
@@ -77,6 +77,7 @@ class PolicyEntry:
         self,
         stored: StoredPolicy,
         *,
+        name: str | None = None,
         used_at: float,
         expires_at: float,
         refresh_at: float,
@@ -85,7 +86,7 @@ class PolicyEntry:
         upkeep: Upkeep = _NOTHING,
         is_renewed: bool = False,
     ) -> None:
-        self.policy_domain: Domain = stored.policy_domain
+        self.name = name or str(stored.policy_domain)  # no `Domain`, which as an object is twice as large
         self.before: Placed | None = None  # on the agenda of what is to be tended, as `after`
         self.after: Placed | None = None
         self.upkeep = upkeep
@@ -103,6 +104,11 @@ class PolicyEntry:
         self.packed = (
             self.packed[:at] + _TWO_INSTANTS.pack(next_at, checked_at) + self.packed[at + _TWO_INSTANTS.size :]
         )
+
+    @property
+    def policy_domain(self) -> Domain:
+        """Whose policy it is."""
+        return Domain(self.name)
 
     @property
     def policy(self) -> Policy:
