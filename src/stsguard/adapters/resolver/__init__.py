@@ -255,7 +255,7 @@ class DnsResolver:
         self._slots.release()
         if lookup.outcome is not None:
             return  # nobody waits any longer
-        if type(outcome) is not PlainAnswer or not _is_within_limits(outcome.records, lookup.rdtype):
+        if type(outcome) is not PlainAnswer or (outcome.records and not _is_within_limits(outcome, lookup.rdtype)):
             self._go_on(lookup, outcome)
             return
         ANSWERED.count += 1
@@ -433,11 +433,11 @@ def _landed(lookup: Lookup[Answer[Any]], task: "asyncio.Task[Answer[Any]]") -> N
     lookup.settle(asyncio.CancelledError() if task.cancelled() else task.exception() or task.result())
 
 
-def _is_within_limits(records: Sequence[object], rdtype: int) -> bool:
+def _is_within_limits(answer: PlainAnswer, rdtype: int) -> bool:
     """Whether no limit can be exceeded; where one may be, it is checked in the long way."""
-    if rdtype == TXT and records:
-        return len(records) <= FEW_RECORDS and all(len(cast(bytes, text)) <= MAX_TXT_OCTETS for text in records)
-    return len(records) <= FEW_RECORDS
+    if len(answer.records) > FEW_RECORDS:
+        return False
+    return rdtype != TXT or all(len(cast(bytes, text)) <= MAX_TXT_OCTETS for text in answer.records)
 
 
 def _cut(answer: Answer[IPAddress]) -> Answer[IPAddress]:

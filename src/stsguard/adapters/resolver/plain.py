@@ -162,7 +162,7 @@ def read_plain(wire: bytes, question: Question) -> PlainAnswer | PlainFailure | 
             return None
         if not wire.startswith(question.wire, HEADER_SIZE):
             return None
-        if rcode not in (NOERROR, NXDOMAIN):
+        if rcode and rcode != NXDOMAIN:
             return _failure(wire, rcode, total, additionals, question)
         position = HEADER_SIZE + len(question.wire)
         records: tuple[Value, ...] = ()

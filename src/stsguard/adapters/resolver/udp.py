@@ -12,7 +12,7 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import Generic, Self, TypeVar
 
@@ -68,20 +68,37 @@ class UdpQueries(Generic[T]):
         self.nameserver = nameserver
         self._read = read
         self._shares = is_loopback(ip_address(nameserver[0]))
+        self._unsent: deque[Query[T]] = deque()
         self._open: _Socket[T] | None = None
 
     def send(self, query: Query[T]) -> None:
-        """Ask; the query is told what came of it, never before this returns."""
+        """Ask, when all else is done that this turn of the event loop brings about; the query is told what came of it,
+        never before this returns."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_some)
+        self._unsent.append(query)
+
+    def _send_some(self) -> None:
+        # A nameserver that gets the queries of a turn one after the other is woken up once, and stays awake; one at a
+        # time between other work each wakes it, which takes us longer than to send, and it sleeps again meanwhile.
+        queries = [self._unsent.popleft() for _ in range(min(len(self._unsent), AT_A_TIME))]
+        if self._unsent:
+            asyncio.get_running_loop().call_soon(self._send_some)
+        for some in [queries] if self._shares else [[query] for query in queries]:
+            self._send_together(some)
+
+    def _send_together(self, queries: Sequence[Query[T]]) -> None:
         sock = self._open
         if sock is None or sock.closed:
             try:
                 sock = _Socket(self.nameserver, self._read)
             except OSError as exc:
-                asyncio.get_running_loop().call_soon(query.done, query, exc)
+                for query in queries:
+                    query.done(query, exc)
                 return
             if self._shares:
                 self._open = sock
-        sock.send(query)
+        sock.send(queries)
 
     async def ask(self, question: Question, timeout_seconds: float) -> T:
         """The answer.
@@ -107,7 +124,6 @@ class UdpQueries(Generic[T]):
 class _Socket(Generic[T]):
     def __init__(self, nameserver: Nameserver, read: Callable[[bytes, Question], T]) -> None:
         self.closed = False
-        self._unsent: deque[Query[T]] = deque()
         self._waiting: dict[bytes, Query[T]] = {}
         self._read = read
         self._loop = asyncio.get_running_loop()
@@ -124,18 +140,9 @@ class _Socket(Generic[T]):
             self._sock.close()
             raise
 
-    def send(self, query: Query[T]) -> None:
-        """Ask, when all else is done that this turn of the event loop brings about."""
-        if not self._unsent:
-            self._loop.call_soon(self._send_some)
-        self._unsent.append(query)
-
-    def _send_some(self) -> None:
-        # A nameserver that gets the queries of a turn one after the other is woken up once, and stays awake; one at a
-        # time between other work each wakes it, which takes us longer than to send, and it sleeps again meanwhile.
-        unsent, waiting, now = self._unsent, self._waiting, self._loop.time()
-        for _ in range(min(len(unsent), AT_A_TIME)):
-            query = unsent.popleft()
+    def send(self, queries: Sequence[Query[T]]) -> None:
+        waiting, now = self._waiting, self._loop.time()
+        for query in queries:
             query_id = next(self._ids, None)
             if query_id is None or query_id in waiting:
                 query_id = self._new_id()
@@ -150,8 +157,6 @@ class _Socket(Generic[T]):
             deadline = query.deadline = now + query.timeout_seconds
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
-        if unsent:
-            self._loop.call_soon(self._send_some)
         self._close_unless_needed()
 
     def _new_id(self) -> bytes:
@@ -220,12 +225,12 @@ class _Socket(Generic[T]):
             only.stray = Malformed("not an answer to this query")
 
     def _close_unless_needed(self) -> None:
-        if not self._waiting and not self._unsent:
+        if not self._waiting:
             # Whoever got the last answer may be about to ask the next question.
             self._loop.call_soon(self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if self._waiting or self._unsent or self.closed:
+        if self._waiting or self.closed:
             return
         self.closed = True
         if self._timer is not None:
