@@ -30,7 +30,7 @@ from stsguard.core.tlspolicy import StsState, StsStatus
 from stsguard.discovery.flights import Flights
 from stsguard.discovery.lookups import Waited
 from stsguard.discovery.policy_entry import PolicyEntry, Upkeep
-from stsguard.discovery.record import RecordLookup
+from stsguard.discovery.record import DENIED, RecordLookup
 from stsguard.discovery.saver import PolicySaver
 from stsguard.discovery.states import NEVER, NegativeEntry, StateUntil
 from stsguard.discovery.supervisor import contained
@@ -49,6 +49,8 @@ IDS_REMEMBERED = 5
 STORE_RETRY_SECONDS = 30.0  # how long a domain is answered TEMP before the store is read for it again
 LEAST_REFRESH_SECONDS = 60.0  # a policy that lives shorter is not fetched ahead of time: it runs out first
 LOG_TIME_SECONDS = 2.0
+# What nearly every domain has, kept once for all of them.
+_DENIED = {text: StsState(StsStatus.ABSENT, detail=text) for text in DENIED.values()}
 AT_ONCE = 50  # of a hundred thousand, before look-ups have their turn
 
 
@@ -230,7 +232,9 @@ class PolicyCache:
         # A failed look-up tells nothing: with the store unreadable too, a policy in force may be unknown to us.
         hidden = found.failed and not readable
         status = StsStatus.STORE_UNREADABLE if hidden else StsStatus.ABSENT
-        state = StsState(status, None, found.detail, found.failed)
+        state = None if found.failed else _DENIED.get(found.detail)
+        if state is None:
+            state = StsState(status, None, found.detail, found.failed)
         seconds = STORE_RETRY_SECONDS if hidden else negative_ttl_seconds(found.ttl)
         level = logging.WARNING if found.failed else logging.DEBUG
         if log.isEnabledFor(level):

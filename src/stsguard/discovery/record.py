@@ -9,7 +9,7 @@ from stsguard.core.mtasts import Record, select_record
 from stsguard.names import Domain, NameInvalid
 from stsguard.ports import Resolver
 
-_DENIED = {status: f"no _mta-sts record ({status.value})" for status in (AnswerStatus.NODATA, AnswerStatus.NXDOMAIN)}
+DENIED = {status: f"no _mta-sts record ({status.value})" for status in (AnswerStatus.NODATA, AnswerStatus.NXDOMAIN)}
 
 
 @dataclass(slots=True)  # not frozen: see `dane.Answer`
@@ -53,7 +53,7 @@ def looked_up(lookup: "asyncio.Future[Answer[bytes]]") -> RecordLookup:
 def read_record(answer: Answer[bytes]) -> RecordLookup:
     """What an answer for the TXT records there says."""
     if answer.status is not AnswerStatus.FOUND:
-        return RecordLookup(None, answer.ttl, _DENIED[answer.status])
+        return RecordLookup(None, answer.ttl, DENIED[answer.status])
     try:
         record = select_record(answer.records)
     except RecordInvalid as exc:
