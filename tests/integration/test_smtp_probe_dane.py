@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -101,6 +102,44 @@ def test_a_system_without_roots_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_
         monkeypatch.setenv("SSL_CERT_DIR", str(directory))
         with pytest.raises(OperatorError, match="no CA certificates"):
             prober(None, 25)
+
+
+async def test_a_system_whose_roots_are_none_is_no_fault_of_the_host(
+    ca: ThrowAwayCA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    roots = tmp_path / "roots.pem"
+    roots.write_text("# emptied by an update")
+    monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    server = presenting(ca.issue([MX]))
+    async with server.running():
+        one = prober(None, server.port)
+        probe = await one.probe(MX, LOOPBACK, [])
+        assert (probe.inconclusive, probe.failure_reason_code) == (True, "no-CA-certificates")
+        roots.write_bytes(ca.ca_file.read_bytes())
+        probe = await one.probe(MX, LOOPBACK, [])  # they are sought again
+    assert (probe.inconclusive, probe.result_type) == (False, None)
+
+
+async def test_the_systems_roots_are_read_when_the_first_host_is_probed(
+    ca: ThrowAwayCA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[ssl.SSLContext] = []
+    load = ssl.SSLContext.load_default_certs
+
+    def counted(context: ssl.SSLContext) -> None:
+        loads.append(context)
+        load(context)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", counted)
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca.ca_file))
+    server = presenting(ca.issue([MX]))
+    async with server.running():
+        one = prober(None, server.port)
+        assert not loads
+        probes = await asyncio.gather(*(one.probe(MX, LOOPBACK, []) for _ in range(3)))
+    assert [probe.result_type for probe in probes] == [None] * 3
+    assert len(loads) == 1
 
 
 def test_an_unusable_ca_file_is_refused(tmp_path: Path) -> None:

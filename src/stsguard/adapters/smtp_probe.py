@@ -113,7 +113,12 @@ class SmtpProber:
         self._timeout_seconds = timeout_seconds
         self._verifying = _tls_context()
         self._verifying.verify_mode = ssl.CERT_REQUIRED
-        _load_roots(self._verifying, ca_file)
+        if ca_file is None:
+            _require_roots_of_system()
+        else:
+            _load_roots(self._verifying, ca_file)
+        self._lacks_roots = ca_file is None  # see _load_roots_of_system
+        self._loading = asyncio.Lock()
         self._accepting = _tls_context()
         self._reads_certificates = False
 
@@ -159,7 +164,20 @@ class SmtpProber:
         )
         return probe
 
+    async def _load_roots_of_system(self) -> bool:
+        """Have them read before the first probe, and not at the start: that takes 24 ms and a MiB or more. In a thread,
+        since Postfix would wait for its answers meanwhile. Whether there are any."""
+        async with self._loading:
+            if self._lacks_roots:
+                with contextlib.suppress(OSError):  # SSLError among them
+                    await asyncio.to_thread(self._verifying.load_default_certs)
+                    self._lacks_roots = not _has_roots(self._verifying)
+        return not self._lacks_roots
+
     async def _look(self, address: IPAddress, server_name: Domain) -> _Seen:
+        if self._lacks_roots and not await self._load_roots_of_system():
+            # Every host would fail, and our own fault would be reported as theirs.
+            return _Seen(inconclusive="no-CA-certificates")
         deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         seen = await self._connect(address, server_name, self._verifying, deadline)
         if seen.verify_code:
@@ -280,19 +298,27 @@ def _tls_context() -> ssl.SSLContext:
     return context
 
 
-def _load_roots(context: ssl.SSLContext, ca_file: Path | None) -> None:
-    if ca_file is None:
-        context.load_default_certs()
-        # Without roots every host would fail, and our own fault would be reported as theirs. A directory of roots is
-        # read when it is needed, so it does not show in the context.
-        directory = Path(ssl.get_default_verify_paths().capath or os.devnull)
-        if not context.cert_store_stats()["x509_ca"] and not (directory.is_dir() and any(directory.iterdir())):
-            raise OperatorError("this system has no CA certificates (install ca-certificates)")
-        return
+def _load_roots(context: ssl.SSLContext, ca_file: Path) -> None:
     try:
         context.load_verify_locations(cafile=ca_file)
     except OSError as exc:
         raise OperatorError(f"the CA file {ca_file} can't be used: {exc}") from exc
+
+
+def _require_roots_of_system() -> None:
+    # Without roots every host would fail, and our own fault would be reported as theirs.
+    if ssl.get_default_verify_paths().cafile is None and not _has_directory_of_roots():
+        raise OperatorError("this system has no CA certificates (install ca-certificates)")
+
+
+def _has_roots(context: ssl.SSLContext) -> bool:
+    return context.cert_store_stats()["x509_ca"] > 0 or _has_directory_of_roots()
+
+
+def _has_directory_of_roots() -> bool:
+    # It is read when it is needed, so it does not show in a context.
+    directory = Path(ssl.get_default_verify_paths().capath or os.devnull)
+    return directory.is_dir() and any(directory.iterdir())
 
 
 def _presented_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
