@@ -28,7 +28,7 @@ class FetchHealth:
     def __init__(self) -> None:
         self._minute = -1
         self._failed: set[Domain] = set()
-        self._reached: set[Domain] = set()
+        self._reached: set[int] = set()  # by hash, a third of the names: they are only counted
         self._failing: OrderedDict[Domain, None] = OrderedDict()  # those whose last fetch failed
         self._bad: OrderedDict[int, None] = OrderedDict()
         self._goes_on = False  # the last minute was bad, and nothing was reached since
@@ -39,7 +39,7 @@ class FetchHealth:
         if reason is None or reason in _ANSWERED:
             self._failing.pop(policy_domain, None)
             if len(self._reached) < MAX_DOMAINS:
-                self._reached.add(policy_domain)
+                self._reached.add(hash(policy_domain))
             return
         if policy_domain not in self._failing and len(self._failed) < MAX_DOMAINS:
             self._failed.add(policy_domain)
