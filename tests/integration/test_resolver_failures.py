@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from stsguard.adapters.resolver import DnsResolver
+from stsguard.adapters.resolver.udp import AT_A_TIME
 from stsguard.core.dane import Answer, AnswerStatus, MxRecord
 from stsguard.core.errors import LookupFailed, LookupReason
 from stsguard.names import Domain
@@ -342,6 +343,27 @@ async def test_wait_for_a_slot_ends_in_time() -> None:
         await DnsResolver([address], timeout_seconds=0.1, concurrency=0).lookup_mx(NAME)
     assert caught.value.reason is LookupReason.TIMEOUT
     assert "too many queries" in str(caught.value)
+
+
+async def test_refusal_ends_every_query_sent_in_the_same_turn() -> None:
+    with refusing_port() as address:
+        resolver = DnsResolver([address], timeout_seconds=3600, try_timeout_seconds=3600)
+        lookups = [resolver.lookup_mx(Domain(f"d{number}.test")) for number in range(2)]
+        async with asyncio.timeout(30):
+            outcomes = await asyncio.gather(*lookups, return_exceptions=True)
+    assert [getattr(each, "reason", each) for each in outcomes] == [LookupReason.UNREACHABLE] * 2
+
+
+async def test_more_queries_than_are_sent_at_a_time() -> None:
+    def handler(query: dns.message.Message, _over_tcp: bool) -> Sequence[bytes]:
+        name = query.question[0].name
+        return [respond(query, f"{name} 300 IN MX 1 mx.{name}")]
+
+    async with Nameserver(handler) as nameserver:
+        resolver = DnsResolver([nameserver.address], timeout_seconds=60)
+        names = [Domain(f"d{number}.test") for number in range(2 * AT_A_TIME + 1)]
+        found = await asyncio.gather(*[resolver.lookup_mx(name) for name in names])
+    assert [answer.records for answer in found] == [(MxRecord(1, Domain(f"mx.{name}")),) for name in names]
 
 
 async def test_cancelled_look_up_leaves_no_socket_behind() -> None:
