@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from stsguard.core import netstring
@@ -112,11 +112,14 @@ def connect(path: Path, deadline: float) -> socket.socket:
 
 @contextmanager
 def running(
-    command: list[str], path: Path, environment: dict[str, str] | None = None
+    command: list[str], path: Path, environment: dict[str, str] | None = None, log: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`command` as a process that listens at `path`, ended afterwards."""
+    """`command` as a process that listens at `path`, ended afterwards; `log` gets what it logs, where that is much."""
     path.unlink(missing_ok=True)
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})})
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
+    with ExitStack() as stack:
+        stderr = stack.enter_context(log.open("wb")) if log is not None else None
+        process = subprocess.Popen(command, env=environment, stderr=stderr)
     try:
         connect(path, time.monotonic() + START_SECONDS).close()
         yield process
