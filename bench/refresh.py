@@ -35,8 +35,8 @@ from stsguard.core import netstring
 
 DOMAINS = 10_000
 TTL = 45
-# As often each id is looked at, all within a few seconds as they were learnt: in a stretch of another length there may be
-# hardly a look, and what one takes would be found from how renewals differ.
+# As often each id is looked at, all within a few seconds as they were learnt: in a stretch of another length there may
+# be hardly a look, and what one takes would be found from how renewals differ.
 PERIOD_SECONDS = 60.0
 IN_USE = 100_000
 RENEWALS, LOOKS, FETCHES = IN_USE / 720, IN_USE / 300, IN_USE / (86_400 * 0.875)  # a second, for so many
