@@ -50,7 +50,8 @@ def ratio(pairs: Iterable[tuple[float, float]]) -> float:
 def note(result: Result) -> None:
     """Print a result, and keep it for the table where one is being made."""
     bound = "at least" if result.least else "at most"
-    print(f"{result.what}: {_number(result.value, result)} ({bound} {_number(result.must, result)}; {result.figures})")
+    value, must = _number(result.value, result), _number(result.must, result)
+    print(f"{result.what}: {value} ({bound} {must}; {result.figures}; python -m bench {result.bench})")
     file = os.environ.get(FILE)
     if file:
         with Path(file).open("a", encoding="utf-8") as out:
